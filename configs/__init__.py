@@ -1,0 +1,1 @@
+"""Recipes: each module's `get_config()` returns a complete `ml_collections.ConfigDict`."""

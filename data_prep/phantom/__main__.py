@@ -1,0 +1,74 @@
+"""Makes a data set of phantom head CTs in BHSD's layout.
+
+    python -m data_prep.phantom --output data/raw/phantom --num_volumes 24 --seed 0
+
+writes `images/NAME.nii.gz` (int16 HU) and `ground truths/NAME.nii.gz` (uint16 labels). Volume n of
+a seed is the same whatever `--num_volumes` and `--workers` are.
+"""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import tqdm
+
+from data_prep.phantom.dataset import DatasetSpec, prepare_output, write_volumes
+from data_prep.phantom.plan import PREVALENCES
+from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.phantom",
+        description="Makes a data set of phantom head CTs with bleeding, in BHSD's layout.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--num_volumes", type=int, default=24, help="volumes (default 24)")
+    parser.add_argument("--seed", type=int, default=0, help="0 or above (default 0)")
+    parser.add_argument("--size", type=int, default=256, help="rows and columns (default 256)")
+    parser.add_argument(
+        "--prevalence",
+        default="bhsd",
+        help=f"one of {', '.join(PREVALENCES)}: BHSD's class frequencies and volumes, or each "
+        "class in half of the heads and none of them tiny (default bhsd)",
+    )
+    parser.add_argument(
+        "--max_slices", type=int, help="at most so many slices a volume, further apart: for tests"
+    )
+    parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a data set in --output")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Runs the command.
+
+    Raises:
+        UserError: an argument is out of range, or the output folder is in use.
+    """
+    args = parse_arguments(argv)
+    if args.workers < 1:
+        raise UserError(f"--workers {args.workers} is out of range: give 1 or more")
+    spec = DatasetSpec(args.num_volumes, args.seed, args.size, args.prevalence, args.max_slices)
+    plans = spec.plans()
+    prepare_output(args.output, args.overwrite)
+    written = write_volumes(spec, args.output, args.workers)
+    num_slices = sum(tqdm.tqdm(written, total=len(plans), desc="phantom", unit="volume"))
+    counts = ", ".join(
+        f"{CLASS_NAMES[value]} {sum(value in plan.volumes_ml for plan in plans)}"
+        for value in FOREGROUND
+    )
+    num_patients = len({plan.patient_id for plan in plans})
+    num_healthy = sum(not plan.volumes_ml for plan in plans)
+    print(
+        f"wrote {len(plans)} volumes ({num_slices} slices, {num_patients} patients) to "
+        f"{args.output}: {counts}, healthy {num_healthy}"
+    )
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        main()

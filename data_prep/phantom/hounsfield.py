@@ -1,0 +1,38 @@
+"""Attenuation of the phantom's tissues in Hounsfield units at 120 kV.
+
+Soft tissues follow the usual table (white matter 20..30, grey matter 37..45, CSF 0..15, fat
+-50..-100, haematoma 40..90, bone 700..3000, air -1000): Buzug, Computed Tomography (Springer 2008),
+p. 475; Prokop & Galanski, Spiral and Multislice CT of the Body (Thieme 2003). Clotted blood starts
+at 60..80 HU, blood that has not clotted at 40..60 HU, and a clot loses about 0.7 to 1.5 HU a day:
+Bergstrom et al., J Comput Assist Tomogr 1977;1:57-63.
+"""
+
+AIR_HU = -1000.0
+LOWEST_HU = -1024
+"""What scanners write where nothing was reconstructed, and the lowest value of BHSD's images."""
+HIGHEST_HU = 3071
+"""The highest value of a 12-bit CT image."""
+
+SKIN_HU = 35.0
+FAT_HU = -90.0
+MUSCLE_HU = 55.0
+CORTICAL_BONE_HU = 1350.0
+DIPLOE_HU = 650.0
+MASTOID_AIR_CELLS_HU = -300.0
+
+CSF_HU = 8.0
+GREY_MATTER_HU = 38.0
+WHITE_MATTER_HU = 29.0
+DURA_HU = 48.0
+VENOUS_SINUS_HU = 52.0
+VITREOUS_HU = 8.0
+LENS_HU = 75.0
+CALCIFICATION_HU = 180.0
+OEDEMA_HU = 21.0
+
+FRESH_CLOT_HU = 72.0
+UNCLOTTED_BLOOD_HU = 54.0
+CLOT_DECAY_HU_PER_DAY = 1.2
+
+TABLE_SHELL_HU = 110.0
+TABLE_FOAM_HU = -950.0

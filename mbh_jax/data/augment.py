@@ -1,0 +1,84 @@
+"""Augmentation of slices on the device, inside the compiled step.
+
+Everything an example is subjected to follows from one PRNG key an example, so that the result does
+not depend on how the batch is ordered or divided over devices.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.ndimage import map_coordinates
+from ml_collections import ConfigDict
+
+_HU_AXIS, _GEOMETRY_AXIS = 0, 1
+
+
+def augment_hu(keys: jax.Array, hu: jax.Array, config: ConfigDict) -> jax.Array:
+    """Shifts and scales HU of whole slices and adds pixel noise, as scanners and doses differ.
+
+    Args:
+        keys: (B,) PRNG keys.
+        hu: (B,H,W,1) HU, any number type.
+        config: `config.augment`: `hu_scale` (standard deviation of the gain), `hu_shift_hu` and
+            `hu_noise_hu` (standard deviations in HU); 0 turns each off.
+
+    Returns:
+        (B,H,W,1) float32 HU, or `hu` unchanged where all are off.
+    """
+    if not (config.hu_scale or config.hu_shift_hu or config.hu_noise_hu):
+        return hu
+
+    def one(key: jax.Array, image: jax.Array) -> jax.Array:
+        gain_key, shift_key, noise_key = jax.random.split(jax.random.fold_in(key, _HU_AXIS), 3)
+        image = image.astype(jnp.float32)
+        image *= 1.0 + config.hu_scale * jax.random.normal(gain_key)
+        image += config.hu_shift_hu * jax.random.normal(shift_key)
+        if config.hu_noise_hu:
+            image += config.hu_noise_hu * jax.random.normal(noise_key, image.shape)
+        return image
+
+    return jax.vmap(one)(keys, hu)
+
+
+def augment_geometry(
+    keys: jax.Array, image: jax.Array, label: jax.Array, config: ConfigDict
+) -> tuple[jax.Array, jax.Array]:
+    """Mirrors left-right, turns, scales and shifts image and label together.
+
+    Args:
+        keys: (B,) PRNG keys.
+        image: (B,H,W,C) float32 network input; bilinear, the edge repeated outside.
+        label: (B,H,W) integer; nearest neighbour, background outside.
+        config: `config.augment`: `flip` (mirror half of the slices), `rotation_degrees`, `scale`
+            (fraction) and `shift` (fraction of the side), each the bound of a uniform draw; 0 turns
+            each off.
+
+    Returns:
+        Image and label of the same shapes and dtypes, unchanged where all are off.
+    """
+    if not (config.flip or config.rotation_degrees or config.scale or config.shift):
+        return image, label
+    height, width = label.shape[1:]
+    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+
+    def one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        flip_key, turn_key, scale_key, shift_key = jax.random.split(
+            jax.random.fold_in(key, _GEOMETRY_AXIS), 4
+        )
+        angle = jnp.deg2rad(config.rotation_degrees) * jax.random.uniform(turn_key, minval=-1.0)
+        zoom = 1.0 + config.scale * jax.random.uniform(scale_key, minval=-1.0)
+        shift = config.shift * jax.random.uniform(shift_key, (2,), minval=-1.0)
+        mirror = jnp.where(jax.random.bernoulli(flip_key, 0.5 if config.flip else 0.0), -1.0, 1.0)
+        cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
+        matrix = jnp.array([[cos, -sin], [sin, cos]]) * jnp.array([1.0, mirror])
+        source = (grid - centre) @ matrix.T + centre + shift * jnp.array([height, width])
+        rows, columns = source[..., 0], source[..., 1]
+        warped = jax.vmap(
+            lambda channel: map_coordinates(channel, [rows, columns], order=1, mode="nearest"),
+            in_axes=-1,
+            out_axes=-1,
+        )(image)
+        moved = map_coordinates(label, [rows, columns], order=0, mode="constant", cval=0)
+        return warped, moved
+
+    return jax.vmap(one)(keys, image, label)

@@ -1,0 +1,279 @@
+"""What a dataset holds and where each record lies, without TensorFlow and without reading pixels.
+
+Reads `metadata.json` (what the conversion wrote about each volume and slice) and
+`dataset_info.json` (tensorflow-datasets' own), and finds the records by TFRecord's framing: each is
+8 bytes of length, 4 of its checksum, the payload, 4 of the payload's checksum. Paths may be remote
+(`gs://...`), as etils' epath opens them.
+"""
+
+import hashlib
+import json
+import os
+import struct
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from etils import epath
+
+from mbh_jax.errors import UserError
+from mbh_jax.labels import CLASS_NAMES
+
+SPLIT_NAMES = ("train", "validation", "test")
+"""The splits, in the order of the example numbers."""
+
+DATASET_NAME = "head_ct"
+"""Name of the dataset to tensorflow-datasets."""
+
+METADATA_FORMAT = 1
+"""Version of metadata.json's layout."""
+
+_CONVERT = "python -m data_prep.build_tfrecords --source label_192.zip --output"
+_FRAME_HEADER = struct.Struct("<Q4x")
+_FRAME_FOOTER_BYTES = 4
+
+
+@dataclass(frozen=True)
+class VolumeInfo:
+    """What is known of one volume; axes and affine as in `mbh_jax.volume_io`.
+
+    Attributes:
+        shape: slices, rows, columns.
+        spacing_mm: between neighbouring columns, rows and slices.
+        affine: (4, 4) float64, voxel (column, row, slice) to RAS+ mm.
+        stored_axcodes: orientation of the source file, such as "LAS".
+        notes: what the conversion found worth saying.
+    """
+
+    volume_id: str
+    patient_id: str
+    split: str
+    shape: tuple[int, int, int]
+    spacing_mm: np.ndarray
+    affine: np.ndarray
+    stored_axcodes: str
+    notes: tuple[str, ...]
+
+    @property
+    def num_slices(self) -> int:
+        """Number of slices, all of which are in the dataset."""
+        return self.shape[0]
+
+
+@dataclass(frozen=True)
+class SliceIndex:
+    """Every slice of a dataset, in stored order; an "example" is a row number here.
+
+    Attributes:
+        directory: the one that holds dataset_info.json.
+        volumes: the volume table.
+        split: (N,) int32, index into `SPLIT_NAMES`.
+        volume: (N,) int32, index into `volumes`.
+        slice_index: (N,) int32, 0 is the most inferior slice of its volume.
+        pixels_per_class: (N, 6) int64.
+        files: names of the TFRecord files.
+        file: (N,) int32, index into `files`.
+        offset: (N,) int64, first byte of the record's payload in its file.
+        length: (N,) int64, bytes of the payload.
+        split_method: how the splits were made, as metadata.json has it.
+        fingerprint: SHA-256 (hex) of the pixels, geometry and splits.
+    """
+
+    directory: epath.Path
+    volumes: tuple[VolumeInfo, ...]
+    split: np.ndarray
+    volume: np.ndarray
+    slice_index: np.ndarray
+    pixels_per_class: np.ndarray
+    files: tuple[str, ...]
+    file: np.ndarray
+    offset: np.ndarray
+    length: np.ndarray
+    split_method: dict[str, Any]
+    fingerprint: str
+
+    split_names = SPLIT_NAMES
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    @classmethod
+    def load(cls, path: epath.PathLike) -> "SliceIndex":
+        """Opens the dataset at or below `path`.
+
+        Raises:
+            UserError: if there is none, or its files are damaged.
+        """
+        directory = resolve_dataset_dir(path)
+        metadata = _read_json(directory / "metadata.json")
+        if metadata.get("format") != METADATA_FORMAT or metadata.get("classes") != [*CLASS_NAMES]:
+            raise UserError(
+                f"{directory}: written by another version: convert again: {_CONVERT} ... "
+                "--overwrite"
+            )
+        volumes = metadata["volumes"]
+        slices_in = [volume["shape"][0] for volume in volumes]
+        split_of_volume = [SPLIT_NAMES.index(volume["split"]) for volume in volumes]
+        counts = [np.asarray(volume["pixels_per_class"], np.int64) for volume in volumes]
+        files, file, offset, length = _locate_records(directory)
+        if len(file) != sum(slices_in):
+            raise UserError(
+                f"{directory}: {len(file)} records of {sum(slices_in)} slices: damaged, convert "
+                "again"
+            )
+        return cls(
+            directory=directory,
+            volumes=tuple(_volume_info(volume) for volume in volumes),
+            split=np.repeat(np.asarray(split_of_volume, np.int32), slices_in),
+            volume=np.repeat(np.arange(len(volumes), dtype=np.int32), slices_in),
+            slice_index=np.concatenate([np.arange(size, dtype=np.int32) for size in slices_in]),
+            pixels_per_class=np.concatenate(counts),
+            files=files,
+            file=file,
+            offset=offset,
+            length=length,
+            split_method=metadata["split"],
+            fingerprint=fingerprint(volumes),
+        )
+
+    def examples(self, split: str, slices: Literal["all", "blood"] = "all") -> np.ndarray:
+        """Example numbers of a split, or of its slices that hold blood: (n,) int32, ascending.
+
+        Raises:
+            UserError: if there are none.
+        """
+        if split not in SPLIT_NAMES:
+            raise UserError(f"split {split!r}: give one of {', '.join(SPLIT_NAMES)}")
+        chosen = self.split == SPLIT_NAMES.index(split)
+        if slices == "blood":
+            chosen &= self.pixels_per_class[:, 1:].any(axis=1)
+        if not chosen.any():
+            kind = "slices with blood" if slices == "blood" else "slices"
+            raise UserError(f"{self.directory}: no {kind} in split {split}")
+        return np.flatnonzero(chosen).astype(np.int32)
+
+    def in_plane_shapes(self) -> set[tuple[int, int]]:
+        """The (rows, columns) that occur."""
+        return {volume.shape[1:] for volume in self.volumes}
+
+    def describe(self, example: int) -> str:
+        """An example in words, for errors and file names: "<volume id> slice <index>"."""
+        volume = self.volumes[self.volume[example]]
+        return f"{volume.volume_id} slice {self.slice_index[example]}"
+
+    @cached_property
+    def paths(self) -> tuple[str, ...]:
+        """Paths of `files`."""
+        return tuple(os.fspath(self.directory / name) for name in self.files)
+
+
+def steps_per_epoch(num_examples: int, global_batch: int) -> int:
+    """Batches that hold every example once; the last one may be padded."""
+    return -(-num_examples // global_batch)
+
+
+def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:
+    """The directory with dataset_info.json: `path` itself or the one `<name>/<version>` below it.
+
+    Raises:
+        UserError: if there is none (with the command that makes one) or more than one.
+    """
+    path = epath.Path(path)
+    if (path / "dataset_info.json").exists():
+        return path
+    found = sorted(
+        info.parent
+        for pattern in ("*/dataset_info.json", "*/*/dataset_info.json")
+        for info in path.glob(pattern)
+        if not any(part.startswith((".", "incomplete.")) for part in info.relative_to(path).parts)
+    )
+    if not found:
+        raise UserError(f"{path}: no dataset there: make one with {_CONVERT} {path}")
+    if len(found) > 1:
+        names = ", ".join(str(directory.relative_to(path)) for directory in found)
+        raise UserError(f"{path}: several datasets ({names}): name one of them")
+    return found[0]
+
+
+def fingerprint(volumes: list[dict[str, Any]]) -> str:
+    """SHA-256 (hex) over what identifies a dataset: ids, splits, geometry and pixel hashes.
+
+    Args:
+        volumes: metadata.json's volume table.
+    """
+    identity = [
+        [volume[key] for key in ("volume_id", "patient_id", "split", "shape", "affine", "sha256")]
+        for volume in volumes
+    ]
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
+
+
+def _volume_info(volume: dict[str, Any]) -> VolumeInfo:
+    slices, rows, columns = volume["shape"]
+    return VolumeInfo(
+        volume_id=volume["volume_id"],
+        patient_id=volume["patient_id"],
+        split=volume["split"],
+        shape=(slices, rows, columns),
+        spacing_mm=np.asarray(volume["spacing_mm"], np.float64),
+        affine=np.asarray(volume["affine"], np.float64),
+        stored_axcodes=volume["stored_axcodes"],
+        notes=tuple(volume["notes"]),
+    )
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing: convert again with {_CONVERT} ... --overwrite") from None
+    except ValueError:
+        raise UserError(f"{path}: damaged: convert again with {_CONVERT} ... --overwrite") from None
+
+
+def _locate_records(
+    directory: epath.Path,
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
+    """Names of the files in order, and each record's file, offset and length."""
+    info = _read_json(directory / "dataset_info.json")
+    shards_of = {split["name"]: [int(n) for n in split["shardLengths"]] for split in info["splits"]}
+    files: list[str] = []
+    file: list[int] = []
+    offset: list[int] = []
+    length: list[int] = []
+    for split in SPLIT_NAMES:
+        shard_lengths = shards_of.get(split, [])
+        for shard, num_records in enumerate(shard_lengths):
+            name = f"{info['name']}-{split}.tfrecord-{shard:05d}-of-{len(shard_lengths):05d}"
+            frames = _scan_frames(directory / name, num_records)
+            file += [len(files)] * num_records
+            offset += [start for start, _ in frames]
+            length += [size for _, size in frames]
+            files.append(name)
+    return tuple(files), np.array(file, np.int32), np.array(offset), np.array(length)
+
+
+def _scan_frames(path: epath.Path, num_records: int) -> list[tuple[int, int]]:
+    """Offset and length of each payload of a TFRecord file."""
+    damaged = UserError(f"{path}: damaged: not {num_records} whole records: convert again")
+    frames = []
+    position = 0
+    try:
+        with path.open("rb") as stream:
+            file_bytes = stream.seek(0, os.SEEK_END)
+            while position < file_bytes:
+                stream.seek(position)
+                header = stream.read(_FRAME_HEADER.size)
+                if len(header) < _FRAME_HEADER.size:
+                    raise damaged
+                (size,) = _FRAME_HEADER.unpack(header)
+                frames.append((position + _FRAME_HEADER.size, size))
+                position += _FRAME_HEADER.size + size + _FRAME_FOOTER_BYTES
+                if position > file_bytes:
+                    raise damaged
+    except FileNotFoundError:
+        raise UserError(f"{path}: missing: convert again") from None
+    if len(frames) != num_records:
+        raise damaged
+    return frames

@@ -1,0 +1,221 @@
+"""tf.data from the records to batches of NumPy arrays; beside `records` all that needs TensorFlow.
+
+The order of training is a pure function of (seed, epoch), and batch k of an epoch is made of
+`permutation[k * global_batch : (k + 1) * global_batch]`. Records are read one by one at their
+offsets, so that any batch of any epoch can be reached at once, and a host reads only its own part.
+
+A batch is a flat dict of arrays, B being this host's share of the global batch:
+    image (B, H, W, 1) int16 HU, label (B, H, W) uint8, weight (B,) float32 1 real and 0 padding,
+    example (B,) int32 row of the index (-1 padding), volume (B,) int32, slice_index (B,) int32.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+from etils import epath
+
+from mbh_jax.data import records
+from mbh_jax.data.index import SliceIndex, steps_per_epoch
+from mbh_jax.errors import UserError
+
+Batch = dict[str, np.ndarray]
+
+_PREFETCHED_BATCHES = 4
+
+
+def hide_accelerators_from_tensorflow() -> None:
+    """Keeps TensorFlow from taking the memory of GPUs and TPUs; call before any other use of it."""
+    tf.config.set_visible_devices([], "GPU")
+    tf.config.set_visible_devices([], "TPU")
+
+
+def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
+    """The order of an epoch: a permutation of 0..num_examples-1, the same on every host."""
+    return np.random.default_rng([seed, epoch]).permutation(num_examples)
+
+
+def train_batches(
+    index: SliceIndex,
+    examples: np.ndarray,
+    *,
+    global_batch: int,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+    host: int = 0,
+    num_hosts: int = 1,
+    resize_to: tuple[int, int] | None = None,
+) -> Iterator[Batch]:
+    """This host's share of the batches of an epoch, from batch `start_batch` on.
+
+    Args:
+        index: the dataset.
+        examples: (n,) int32, the examples to train on.
+        global_batch: examples in a batch over all hosts.
+        seed: with `epoch`, the only source of the order.
+        epoch: number of the epoch.
+        start_batch: where to begin within the epoch, for a run that is taken up again.
+        host: number of this host.
+        num_hosts: how many there are; divides `global_batch`.
+        resize_to: (H, W) to bring slices to on the host; needed if their sizes differ.
+
+    Raises:
+        UserError: if a record is damaged, or sizes differ and `resize_to` is not given.
+    """
+    order = examples[epoch_order(len(examples), seed, epoch)]
+    return _batches(
+        index,
+        order,
+        global_batch=global_batch,
+        start_batch=start_batch,
+        host=host,
+        num_hosts=num_hosts,
+        resize_to=resize_to,
+    )
+
+
+def eval_batches(
+    index: SliceIndex,
+    examples: np.ndarray,
+    *,
+    global_batch: int,
+    host: int = 0,
+    num_hosts: int = 1,
+    resize_to: tuple[int, int] | None = None,
+) -> Iterator[Batch]:
+    """This host's share of all examples, each once and in the given order.
+
+    Every host gets the same number of batches. Arguments and errors are those of `train_batches`.
+    """
+    return _batches(
+        index,
+        examples,
+        global_batch=global_batch,
+        start_batch=0,
+        host=host,
+        num_hosts=num_hosts,
+        resize_to=resize_to,
+    )
+
+
+def host_examples(
+    order: np.ndarray, global_batch: int, start_batch: int, host: int, num_hosts: int
+) -> np.ndarray:
+    """Examples of one host: (batches, B) int32, -1 for padding, from batch `start_batch` on.
+
+    Raises:
+        ValueError: if the hosts do not divide the batch, or `host` is none of them.
+    """
+    if global_batch % num_hosts or not 0 <= host < num_hosts:
+        raise ValueError(f"batch {global_batch} over {num_hosts} hosts, host {host}")
+    num_batches = steps_per_epoch(len(order), global_batch)
+    padded = np.full(num_batches * global_batch, -1, np.int32)
+    padded[: len(order)] = order
+    return padded.reshape(num_batches, num_hosts, -1)[start_batch:, host]
+
+
+def _batches(
+    index: SliceIndex,
+    order: np.ndarray,
+    *,
+    global_batch: int,
+    start_batch: int,
+    host: int,
+    num_hosts: int,
+    resize_to: tuple[int, int] | None,
+) -> Iterator[Batch]:
+    shapes = index.in_plane_shapes()
+    if resize_to is None and len(shapes) > 1:
+        listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(shapes))
+        raise UserError(f"{index.directory}: slices of several sizes ({listed}): resize them")
+    height, width = resize_to or next(iter(shapes))
+    rows = host_examples(order, global_batch, start_batch, host, num_hosts)
+    return _read_batches(index, rows, height, width, resize_to is not None)
+
+
+def _read_batches(
+    index: SliceIndex, rows: np.ndarray, height: int, width: int, resize: bool
+) -> Iterator[Batch]:
+    """Yields a batch for each of `rows` (batches, B); only the last ones have padding."""
+    real = rows[rows >= 0]
+    local_batch = rows.shape[1]
+    dataset = tf.data.Dataset.from_tensor_slices(
+        (index.file[real], index.offset[real], index.length[real])
+    )
+    dataset = dataset.map(
+        lambda *place: _read_slice(index, place, (height, width) if resize else None),
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    dataset = dataset.batch(local_batch).prefetch(_PREFETCHED_BATCHES)
+    pixels = dataset.as_numpy_iterator()
+    for examples in rows:
+        if examples[0] < 0:
+            image = np.zeros((0, height, width), np.int16)
+            label = np.zeros((0, height, width), np.uint8)
+        else:
+            try:
+                image, label = next(pixels)
+            except tf.errors.OpError as error:
+                raise _damaged_record(index, examples, error) from None
+        yield _assemble(index, examples, image, label)
+
+
+def _assemble(
+    index: SliceIndex, examples: np.ndarray, image: np.ndarray, label: np.ndarray
+) -> Batch:
+    padding = len(examples) - len(image)
+    if padding:
+        image = np.pad(image, ((0, padding), (0, 0), (0, 0)))
+        label = np.pad(label, ((0, padding), (0, 0), (0, 0)))
+    is_real = examples >= 0
+    return {
+        "image": image[..., np.newaxis],
+        "label": label,
+        "weight": is_real.astype(np.float32),
+        "example": examples,
+        "volume": np.where(is_real, index.volume[examples], -1).astype(np.int32),
+        "slice_index": np.where(is_real, index.slice_index[examples], -1).astype(np.int32),
+    }
+
+
+def _read_slice(
+    index: SliceIndex, place: tuple[tf.Tensor, ...], resize_to: tuple[int, int] | None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Image (H, W) int16 and label (H, W) uint8 of the record at (file, offset, length)."""
+
+    def read(file: np.ndarray, offset: np.ndarray, length: np.ndarray) -> bytes:
+        return _read_bytes(index.paths[int(file)], int(offset), int(length))
+
+    serialised = tf.numpy_function(read, place, tf.string, stateful=False)
+    image, label = records.decode_pixels(serialised)
+    if resize_to is not None:
+        smooth = tf.image.resize(image[..., tf.newaxis], resize_to, antialias=True)[..., 0]
+        image = tf.cast(tf.round(smooth), tf.int16)
+        label = tf.image.resize(label[..., tf.newaxis], resize_to, method="nearest")[..., 0]
+    return image, label
+
+
+def _read_bytes(path: str, offset: int, length: int) -> bytes:
+    with epath.Path(path).open("rb") as stream:
+        stream.seek(offset)
+        return stream.read(length)
+
+
+def _damaged_record(index: SliceIndex, examples: np.ndarray, error: tf.errors.OpError) -> UserError:
+    """Finds the record of a failed batch that cannot be read."""
+    for example in examples[examples >= 0]:
+        place = tuple(
+            tf.constant(column[example]) for column in (index.file, index.offset, index.length)
+        )
+        try:
+            _read_slice(index, place, None)
+        except (tf.errors.OpError, ValueError) as cause:
+            path = index.paths[index.file[example]]
+            reason = str(getattr(cause, "message", cause)).splitlines()[0]
+            return UserError(
+                f"{path}: damaged record of example {example} ({index.describe(example)}): "
+                f"convert again ({reason})"
+            )
+    return UserError(f"{index.directory}: cannot be read: {error.message.splitlines()[0]}")

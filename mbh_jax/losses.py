@@ -1,0 +1,89 @@
+"""Training losses, written so that one formula holds for any division of a batch over devices.
+
+A loss is two functions. `statistics` maps logits and labels to sums per example; `objective` maps
+those sums, added over all real examples of all devices, to the scalar that is minimised. Nothing is
+averaged before everything is added, so padded batches and many devices give the loss of one device.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Statistics = Mapping[str, jax.Array]
+
+DICE_SMOOTH = 1.0
+"""Pixels added to numerator and denominator of the soft Dice: an absent class is defined."""
+
+
+class Loss(NamedTuple):
+    """A loss as additive statistics and an objective of their sums.
+
+    Attributes:
+        statistics: `(logits (B,H,W,K) float32, label (B,H,W) int) -> {name: (B, ...) float32}`.
+        objective: `{name: (...) float32, "examples": () float32} -> () float32`; its argument holds
+            the statistics summed over examples and the number of examples.
+    """
+
+    statistics: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
+    objective: Callable[[Statistics], jax.Array]
+
+
+def pixel_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Categorical cross-entropy in nats, averaged over the pixels of each example: (B,) float32."""
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label.astype(jnp.int32))
+    return losses.mean(axis=(1, 2))
+
+
+def soft_dice_statistics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+    """Soft overlap of each class but background: intersection and cardinality, (B, K-1) each."""
+    probabilities = jax.nn.softmax(logits)[..., 1:]
+    truth = jax.nn.one_hot(label, logits.shape[-1], dtype=probabilities.dtype)[..., 1:]
+    return {
+        "intersection": (probabilities * truth).sum(axis=(1, 2)),
+        "cardinality": (probabilities + truth).sum(axis=(1, 2)),
+    }
+
+
+def _cross_entropy_objective(sums: Statistics) -> jax.Array:
+    return sums["cross_entropy"] / jnp.maximum(sums["examples"], 1.0)
+
+
+def cross_entropy() -> Loss:
+    """Categorical cross-entropy, the mean over pixels and examples (as Keras computes it)."""
+    return Loss(
+        statistics=lambda logits, label: {"cross_entropy": pixel_cross_entropy(logits, label)},
+        objective=_cross_entropy_objective,
+    )
+
+
+def cross_entropy_dice(dice_weight: float = 1.0) -> Loss:
+    """Cross-entropy plus `dice_weight` times one minus the soft foreground Dice of the whole batch.
+
+    The Dice of a class is (2 I + s) / (C + s), with I and C summed over the batch (the "batch Dice"
+    of nnU-Net, Isensee et al. 2021) and s = `DICE_SMOOTH`; background is not counted. Summed over
+    the batch, a class that one slice lacks is still measured by the slices that hold it.
+    """
+
+    def statistics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "cross_entropy": pixel_cross_entropy(logits, label),
+            **soft_dice_statistics(logits, label),
+        }
+
+    def objective(sums: Statistics) -> jax.Array:
+        dice = (2.0 * sums["intersection"] + DICE_SMOOTH) / (sums["cardinality"] + DICE_SMOOTH)
+        return _cross_entropy_objective(sums) + dice_weight * (1.0 - dice.mean())
+
+    return Loss(statistics, objective)
+
+
+def create_loss(name: str, dice_weight: float) -> Loss:
+    """The loss that `config.loss` names: "cross_entropy" or "cross_entropy_dice"."""
+    if name == "cross_entropy":
+        return cross_entropy()
+    if name == "cross_entropy_dice":
+        return cross_entropy_dice(dice_weight)
+    raise ValueError(f"unknown loss {name!r}")

@@ -1,0 +1,131 @@
+"""FlexUNet: a U-Net whose depth, kernels and dilation shrink level by level from a base.
+
+Level i has `base_filters * 2**i` filters, a kernel of `max(base_kernel - 2*i, 3)`, a dilation of
+`max(dilation - i, 1)` and dropout of rate `dropout_rate * i`. The last of `num_layers` levels is
+the bridge. The network is that of the TensorFlow FlexUNet project, layer for layer, so that its
+trained weights can be brought over (see `keras_import`).
+"""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from mbh_jax.models import layers
+
+
+class Level(NamedTuple):
+    """What one level of the network is made of."""
+
+    filters: int
+    kernel_size: int
+    dilation: int
+    dropout_rate: float
+
+
+class FlexUNet(nn.Module):
+    """U-Net (Ronneberger et al., 2015, arXiv:1505.04597) with FlexUNet's rules for its levels.
+
+    Attributes:
+        num_classes: channels of the logits.
+        base_filters: filters of level 0; they double at each level.
+        base_kernel: kernel side of level 0; it shrinks by 2 a level, to 3.
+        num_layers: levels, the bridge included.
+        dropout_rate: dropout rate added a level; level 0 has none.
+        dilation: dilation of level 0; it shrinks by 1 a level, to 1.
+        activation: a key of `layers.ACTIVATIONS`, applied to every 'same' convolution.
+        norm: one of `layers.NORMS`, applied after every activation.
+        dtype: of the computation; parameters, statistics and logits are float32.
+        axis_name: device axis that batch statistics are taken over under pmap, or None.
+    """
+
+    num_classes: int
+    base_filters: int = 16
+    base_kernel: int = 7
+    num_layers: int = 8
+    dropout_rate: float = 0.05
+    dilation: int = 1
+    activation: str = "relu"
+    norm: str = "none"
+    dtype: DTypeLike = jnp.float32
+    axis_name: str | None = None
+
+    def level(self, i: int) -> Level:
+        """The rules of level `i`, from 0 (full resolution) to `num_layers - 1` (the bridge)."""
+        return Level(
+            filters=self.base_filters * 2**i,
+            kernel_size=max(self.base_kernel - 2 * i, 3),
+            dilation=max(self.dilation - i, 1),
+            dropout_rate=self.dropout_rate * i,
+        )
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool = False,
+        weight: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Logits of every pixel.
+
+        Args:
+            x: (B, H, W, C), H and W multiples of `size_divisor(num_layers)`.
+            train: use dropout and the batch's own statistics, and update their running means.
+            weight: (B,), 0 for padding examples, which batch statistics leave out; None: all count.
+            dropout_keys: (B,) PRNG keys. An example's dropout depends on its own key alone, so that
+                it is the same however a batch is divided over devices. None: no dropout.
+
+        Returns:
+            (B, H, W, num_classes) float32.
+
+        Raises:
+            ValueError: if H or W cannot be halved `num_layers - 1` times.
+        """
+        divisor = size_divisor(self.num_layers)
+        if x.shape[1] % divisor or x.shape[2] % divisor:
+            raise ValueError(f"image of {x.shape[1:3]}: both sides must be multiples of {divisor}")
+
+        def block(x: jax.Array, level: Level, name: str) -> jax.Array:
+            return layers.ConvBlock(
+                level.filters,
+                level.kernel_size,
+                level.dilation,
+                level.dropout_rate,
+                self.activation,
+                self.norm,
+                self.dtype,
+                self.axis_name,
+                name=name,
+            )(x, train=train, weight=weight, dropout_keys=dropout_keys)
+
+        *outer_levels, bridge = (self.level(i) for i in range(self.num_layers))
+
+        x = x.astype(self.dtype)
+        skips = []
+        for i, level in enumerate(outer_levels):
+            x = block(x, level, f"encoder_{i}")
+            skips.append(x)
+            x = layers.max_pool(x)
+
+        x = block(x, bridge, "bridge")
+
+        for i, level in reversed(list(enumerate(outer_levels))):
+            x = layers.UpConv(level.filters, self.dtype, name=f"up_{i}")(x)
+            x = jnp.concatenate([x, skips[i]], axis=-1)
+            x = block(x, level, f"decoder_{i}")
+
+        return layers.Conv(
+            self.num_classes,
+            kernel_size=1,
+            kernel_init=nn.initializers.glorot_uniform(),
+            name="logits",
+        )(x.astype(jnp.float32))
+
+
+def size_divisor(num_layers: int) -> int:
+    """The number that must divide an image's sides for `num_layers - 1` halvings."""
+    return 2 ** (num_layers - 1)

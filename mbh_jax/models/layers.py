@@ -1,0 +1,210 @@
+"""The layers that FlexUNet is drawn with. Parameters are float32; `dtype` is the computation's."""
+
+import math
+import zlib
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from mbh_jax.models import lowering
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "leaky_relu": nn.leaky_relu,
+    "elu": nn.elu,
+    "gelu": nn.gelu,
+    "silu": nn.silu,
+}
+"""Activation functions by their name in a configuration."""
+
+NORMS = ("none", "batch", "group")
+"""Kinds of normalisation."""
+
+NORM_EPSILON = 1e-3
+"""Added to the variance before its root is taken: Keras's default."""
+
+BATCH_NORM_MOMENTUM = 0.99
+"""Share of the old running statistics that each step keeps: Keras's default."""
+
+MAX_GROUPS = 8
+"""Group normalisation divides channels into this many groups, or fewer where it must."""
+
+max_pool = lowering.max_pool
+"""2x2 max-pool with stride 2, (B, H, W, C) -> (B, H/2, W/2, C)."""
+
+
+class Conv(nn.Module):
+    """Convolution with 'same' zero padding and a bias.
+
+    Attributes:
+        features: channels of the output.
+        kernel_size: side of the square kernel.
+        dilation: distance in pixels between neighbouring taps of the kernel.
+        kernel_init: initialiser of the kernel (kernel_size, kernel_size, C, features).
+        dtype: of the computation.
+    """
+
+    features: int
+    kernel_size: int
+    dilation: int = 1
+    kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> (B, H, W, features) of `dtype`."""
+        kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, kernel_shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        return lowering.conv(x, kernel, self.dilation) + bias
+
+
+class UpConv(nn.Module):
+    """2x2 transposed convolution with stride 2 and a bias.
+
+    The kernel is (2, 2, C, features): output pixel (2r + a, 2c + b) is input pixel (r, c) times
+    `kernel[a, b]`. Keras's Conv2DTranspose holds the same numbers as (2, 2, features, C).
+
+    Attributes:
+        features: channels of the output.
+        dtype: of the computation.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> (B, 2H, 2W, features) of `dtype`."""
+        kernel_shape = (2, 2, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
+        return lowering.up_conv(x, kernel) + bias
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167) over real examples only.
+
+    `nn.BatchNorm` averages the means of devices, which is wrong where padding leaves some devices
+    with fewer real examples. Here sums and counts are added over devices before one division.
+
+    Attributes:
+        axis_name: device axis that the statistics are taken over, or None.
+        dtype: of the result; statistics are float32.
+    """
+
+    axis_name: str | None = None
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool, weight: jax.Array | None) -> jax.Array:
+        """(B, H, W, C) -> the same; `weight` (B,) is 0 for padding, None where all are real."""
+        channels = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+
+        if train:
+            mean, var = self._batch_statistics(x.astype(jnp.float32), weight)
+            if not self.is_initializing():
+                keep = BATCH_NORM_MOMENTUM
+                running_mean.value = keep * running_mean.value + (1 - keep) * mean
+                running_var.value = keep * running_var.value + (1 - keep) * var
+        else:
+            mean, var = running_mean.value, running_var.value
+
+        factor = scale * jax.lax.rsqrt(var + NORM_EPSILON)
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+
+    def _batch_statistics(
+        self, x: jax.Array, weight: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array]:
+        """Mean and (biased) variance of each channel, (C,) float32, over all devices."""
+        batch, height, width, _ = x.shape
+        weight = jnp.ones(batch) if weight is None else weight
+
+        def mean_over_devices(values: jax.Array) -> jax.Array:
+            sums = jnp.einsum("b,bhwc->c", weight, values)
+            count = weight.sum() * (height * width)
+            if self.axis_name is not None and not self.is_initializing():
+                sums, count = jax.lax.psum((sums, count), self.axis_name)
+            return sums / jnp.maximum(count, 1)
+
+        mean = mean_over_devices(x)
+        return mean, mean_over_devices(jnp.square(x - mean))
+
+
+def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
+    """Inverted dropout, each example with its own key.
+
+    Args:
+        x: (B, ...) array.
+        rate: share of the values set to zero, kept to 1/65536; the others grow by 1 / (1 - rate).
+        keys: (B,) PRNG keys.
+
+    Returns:
+        An array like `x`, in expectation equal to it.
+    """
+    dropped_of_65536 = round(rate * 2**16)
+    if dropped_of_65536 == 0:
+        return x
+    bits = jax.vmap(lambda key: jax.random.bits(key, x.shape[1:], jnp.uint16))(keys)
+    scale = jnp.asarray(2**16 / (2**16 - dropped_of_65536), x.dtype)
+    return jnp.where(bits >= dropped_of_65536, x * scale, jnp.zeros_like(x))
+
+
+class ConvBlock(nn.Module):
+    """One level: conv, activation, [norm], dropout, conv, activation, [norm].
+
+    Attributes: those of `FlexUNet` and of one of its levels.
+    """
+
+    filters: int
+    kernel_size: int
+    dilation: int
+    dropout_rate: float
+    activation: str
+    norm: str
+    dtype: DTypeLike
+    axis_name: str | None
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        *,
+        train: bool,
+        weight: jax.Array | None,
+        dropout_keys: jax.Array | None,
+    ) -> jax.Array:
+        """(B, H, W, C) -> (B, H, W, filters) of `dtype`."""
+        for i in range(2):
+            x = Conv(
+                self.filters, self.kernel_size, self.dilation, dtype=self.dtype, name=f"conv_{i}"
+            )(x)
+            x = ACTIVATIONS[self.activation](x)
+            x = self._normalise(x, f"norm_{i}", train, weight)
+            if i == 0 and train and dropout_keys is not None:
+                x = dropout(x, self.dropout_rate, self._keys_of_this_layer(dropout_keys))
+        return x
+
+    def _normalise(
+        self, x: jax.Array, name: str, train: bool, weight: jax.Array | None
+    ) -> jax.Array:
+        if self.norm == "batch":
+            return BatchNorm(self.axis_name, self.dtype, name=name)(x, train=train, weight=weight)
+        if self.norm == "group":
+            groups = math.gcd(self.filters, MAX_GROUPS)
+            return nn.GroupNorm(groups, epsilon=NORM_EPSILON, dtype=self.dtype, name=name)(x)
+        return x
+
+    def _keys_of_this_layer(self, keys: jax.Array) -> jax.Array:
+        """`keys` with the layer's name folded in, so that no two layers share a mask."""
+        layer = zlib.crc32("/".join(self.path).encode())
+        return jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, layer)

@@ -1,0 +1,18 @@
+"""The program's own log: one plain line an event, on standard error."""
+
+import logging
+import os
+import sys
+
+log = logging.getLogger("mbh_jax")
+
+
+def start_logging() -> None:
+    """Shows the program's own messages, and of the libraries' only warnings and errors."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    logging.getLogger("absl").setLevel(logging.WARNING)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -1,0 +1,152 @@
+"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+import jax
+from tqdm import tqdm
+
+LINE_INTERVAL_S = 10.0
+"""Least time between two plain lines."""
+
+
+class Progress:
+    """Shows step, epoch, loss, images a second and time left. Use it in a `with` statement.
+
+    Calling `update` costs nothing but the drawing: it waits for the device only where it is handed
+    `metrics`, whose values it reads. Images a second are taken between two such readings, since
+    steps that were merely dispatched say nothing about speed, and without what happens in `paused`.
+
+    Args:
+        total_steps: steps of the whole run.
+        start_step: steps taken before, in a run that continues.
+        global_batch: examples a step, over all devices; 0 shows no images a second.
+        label: what is going on, such as "training" or "evaluating".
+        enabled: whether to show anything; None means on process 0 only.
+        stream: where to; None means standard error.
+    """
+
+    def __init__(
+        self,
+        total_steps: int,
+        start_step: int = 0,
+        global_batch: int = 0,
+        *,
+        label: str = "training",
+        enabled: bool | None = None,
+        stream: TextIO | None = None,
+    ):
+        self._total = total_steps
+        self._step = self._start = start_step
+        self._global_batch = global_batch
+        self._label = label
+        self._enabled = jax.process_index() == 0 if enabled is None else enabled
+        self._stream = sys.stderr if stream is None else stream
+        self._bar: tqdm | None = None
+        self._epoch: int | None = None
+        self._metrics: dict[str, float] = {}
+        self._images_per_second: float | None = None
+        self._left_s: float | None = None
+        self._paused_s = 0.0
+        # The clock starts after the first step, which compiles.
+        self._first: tuple[int, float] | None = None
+        self._last_read: tuple[int, float] | None = None
+        self._last_line_s = -math.inf
+
+    def __enter__(self) -> "Progress":
+        if self._enabled and self._stream.isatty():
+            self._bar = tqdm(
+                total=self._total,
+                initial=self._start,
+                desc=self._label,
+                unit="step",
+                file=self._stream,
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{postfix}",
+            )
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def update(
+        self, step: int, *, epoch: int | None = None, metrics: Mapping[str, Any] | None = None
+    ) -> None:
+        """Tells that `step` steps have been taken or dispatched.
+
+        Args:
+            step: steps of the run so far.
+            epoch: the epoch of this step, from 1.
+            metrics: scalars to show, arrays on the device or numbers. Reading them waits for the
+                device, so give them at logging steps only.
+        """
+        if not self._enabled:
+            return
+        self._step = step
+        self._epoch = epoch
+        if metrics:
+            self._metrics = {name: float(value) for name, value in metrics.items()}
+        self._measure(time.monotonic() - self._paused_s, read=bool(metrics))
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._describe(), refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif step == self._total or time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
+            self._last_line_s = time.monotonic()
+            text = f"{self._label}: step {self._step}/{self._total}"
+            self._print_line(", ".join(filter(None, [text, self._describe()])))
+
+    def _measure(self, busy_s: float, *, read: bool) -> None:
+        """Brings images a second and time left up to date; `busy_s` is a clock without pauses."""
+        now_s = time.monotonic()
+        if self._first is None:
+            self._first = self._step, now_s
+            self._last_read = self._step, busy_s
+            return
+        steps = self._step - self._first[0]
+        if steps > 0:
+            self._left_s = (now_s - self._first[1]) / steps * (self._total - self._step)
+        if read and self._last_read is not None and self._global_batch:
+            steps, seconds = self._step - self._last_read[0], busy_s - self._last_read[1]
+            if steps > 0 and seconds > 0:
+                self._images_per_second = steps * self._global_batch / seconds
+            self._last_read = self._step, busy_s
+
+    def _describe(self) -> str:
+        texts = [] if self._epoch is None else [f"epoch {self._epoch}"]
+        texts += [f"{name} {value:.4g}" for name, value in self._metrics.items()]
+        if self._images_per_second is not None:
+            texts.append(f"{self._images_per_second:.3g} images/s")
+        if self._left_s is not None:
+            texts.append(f"{tqdm.format_interval(round(self._left_s))} left")
+        return ", ".join(texts)
+
+    def _print_line(self, text: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} {text}", file=self._stream, flush=True)
+
+    def message(self, text: str) -> None:
+        """Prints a line above the bar, or just a line."""
+        if not self._enabled:
+            return
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            self._print_line(text)
+
+    @contextlib.contextmanager
+    def paused(self, label: str) -> Iterator[None]:
+        """Shows another label, and keeps what happens inside out of images a second."""
+        began_s = time.monotonic()
+        if self._bar is not None:
+            self._bar.set_description_str(label)
+        try:
+            yield
+        finally:
+            self._paused_s += time.monotonic() - began_s
+            if self._bar is not None:
+                self._bar.set_description_str(self._label)

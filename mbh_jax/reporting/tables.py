@@ -1,0 +1,288 @@
+"""What an evaluation says: a table of cases and classes, a summary in nnU-Net's words, a text."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mbh_jax import metrics
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
+from mbh_jax.metrics import ClassScores, Overlap, Volumes
+from mbh_jax.reporting import files
+
+Summary = dict[str, Any]
+
+EVALUATION_COLUMNS = (
+    *("case", "class", "Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"),
+    *("pred_ml", "ref_ml", "false_ml"),
+)
+
+_BLOOD = list(FOREGROUND)
+
+
+def _overlap_fields(overlap: Overlap) -> dict[str, np.ndarray]:
+    """Arrays of an overlap under nnU-Net's field names."""
+    return {
+        "Dice": overlap.dice,
+        "IoU": overlap.iou,
+        "TP": overlap.tp,
+        "FP": overlap.fp,
+        "FN": overlap.fn,
+        "TN": overlap.tn,
+        "n_pred": overlap.n_pred,
+        "n_ref": overlap.n_ref,
+    }
+
+
+def _scores_block(scores: ClassScores) -> dict[str, Any]:
+    """Scores by class name, and "mean" over the kinds of blood that have a value."""
+    block: dict[str, Any] = {
+        CLASS_NAMES[c]: {
+            "Dice": scores.dice[c],
+            "IoU": scores.iou[c],
+            "num_cases": scores.num_cases[c],
+        }
+        for c in FOREGROUND
+    }
+    mean = scores.foreground
+    block["mean"] = {"Dice": mean.dice, "IoU": mean.iou, "num_classes": mean.num_classes}
+    return block
+
+
+def _volume_block(volumes: Volumes) -> dict[str, Any]:
+    """Millilitres added over cases, by class name and for all blood."""
+
+    def total(classes: Any) -> dict[str, float]:
+        return {
+            "reference": volumes.reference_ml[:, classes].sum(),
+            "predicted": volumes.predicted_ml[:, classes].sum(),
+            "false": volumes.false_blood_ml[:, classes].sum(),
+        }
+
+    return {CLASS_NAMES[c]: total([c]) for c in FOREGROUND} | {"all": total(_BLOOD)}
+
+
+def _false_blood_block(volumes: Volumes) -> dict[str, Any]:
+    """False blood of a case: over all cases, and over those whose reference has no blood."""
+    false_ml = volumes.false_blood_ml.sum(1)
+    healthy = volumes.reference_ml[:, _BLOOD].sum(1) == 0
+
+    def describe(values: np.ndarray) -> dict[str, Any]:
+        if not len(values):
+            return {"num_cases": 0, "mean": None, "median": None, "max": None}
+        return {
+            "num_cases": len(values),
+            "mean": values.mean(),
+            "median": np.median(values),
+            "max": values.max(),
+        }
+
+    return {"all_cases": describe(false_ml), "healthy_cases": describe(false_ml[healthy])}
+
+
+def summarize(
+    cases: Sequence[str],
+    confusion: np.ndarray,
+    *,
+    voxel_volume_ml: np.ndarray,
+    cross_entropy: float,
+    dice_coef_multiclass: float,
+    split: str,
+    step: int,
+    slices: str = "all",
+) -> Summary:
+    """Everything an evaluation found, ready for strict JSON (a value that does not exist is None).
+
+    `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, with one
+    difference: `foreground_mean` is over the classes that have a value, where nnU-Net's becomes
+    NaN if one has none. `per_case`, `present_only` and `pooled` hold the three ways of counting
+    by class name, and say how many cases or classes made each mean.
+
+    Args:
+        cases: V names.
+        confusion: (V,K,K) integer counts of voxels, axes [case, true, predicted].
+        voxel_volume_ml: (V,) mL of a voxel of each case.
+        cross_entropy: mean over pixels, in nats.
+        dice_coef_multiclass: mean over slices of the Keras FlexUNet's metric.
+        split: which split was evaluated.
+        step: training step of the checkpoint.
+        slices: "all" or "blood": which slices of each case were evaluated.
+    """
+    confusion = np.asarray(confusion, np.int64)
+    fields = _overlap_fields(metrics.overlap(confusion))
+    mean = {
+        str(c): {name: metrics.mean_of_known(values[:, c]) for name, values in fields.items()}
+        for c in FOREGROUND
+    }
+    volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
+    summary = {
+        "split": split,
+        "slices": slices,
+        "checkpoint_step": step,
+        "num_cases": len(cases),
+        "metric_per_case": [
+            {
+                "case": case,
+                "metrics": {
+                    str(c): {name: values[v, c] for name, values in fields.items()}
+                    for c in FOREGROUND
+                },
+            }
+            for v, case in enumerate(cases)
+        ],
+        "mean": mean,
+        "foreground_mean": {
+            name: metrics.mean_of_known(np.array([mean[str(c)][name] for c in FOREGROUND]))
+            for name in fields
+        },
+        "per_case": _scores_block(metrics.per_case_scores(confusion)),
+        "present_only": _scores_block(metrics.present_only_scores(confusion)),
+        "pooled": _scores_block(metrics.pooled_scores(confusion)),
+        "volume_ml": _volume_block(volumes),
+        "false_blood_ml": _false_blood_block(volumes),
+        "cross_entropy": cross_entropy,
+        "for_comparison_only_counts_background": {"dice_coef_multiclass": dice_coef_multiclass},
+    }
+    return files.json_ready(summary)
+
+
+def write_evaluation(
+    directory: str | Path,
+    cases: Sequence[str],
+    confusion: np.ndarray,
+    *,
+    voxel_volume_ml: np.ndarray,
+    cross_entropy: float,
+    dice_coef_multiclass: float,
+    split: str,
+    step: int,
+    slices: str = "all",
+) -> Summary:
+    """Writes evaluation.csv (a row a case and class) and summary.json; returns the summary.
+
+    See `summarize` for arguments and result. In evaluation.csv `false_ml` is the class's share of
+    the case's false blood (`metrics.Volumes`), and a Dice that does not exist is empty.
+    """
+    confusion = np.asarray(confusion, np.int64)
+    summary = summarize(
+        cases,
+        confusion,
+        voxel_volume_ml=voxel_volume_ml,
+        cross_entropy=cross_entropy,
+        dice_coef_multiclass=dice_coef_multiclass,
+        split=split,
+        step=step,
+        slices=slices,
+    )
+    volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
+    rows = (
+        {
+            "case": case["case"],
+            "class": CLASS_NAMES[c],
+            **case["metrics"][str(c)],
+            "pred_ml": float(volumes.predicted_ml[v, c]),
+            "ref_ml": float(volumes.reference_ml[v, c]),
+            "false_ml": float(volumes.false_blood_ml[v, c]),
+        }
+        for v, case in enumerate(summary["metric_per_case"])
+        for c in FOREGROUND
+    )
+    files.write_csv(Path(directory) / "evaluation.csv", EVALUATION_COLUMNS, rows)
+    files.write_json(Path(directory) / "summary.json", summary)
+    return summary
+
+
+def _number(value: float | None, decimals: int = 3) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.{decimals}f}"
+
+
+_HEAD = (
+    ("", "cases", "Dice", "Dice", "Dice", "IoU", "true", "predicted", "false"),
+    ("class", "with it", "per case", "present", "pooled", "pooled", "mL", "mL", "mL"),
+)
+_NAME_WIDTH = 23
+_WIDTHS = (9, 10, 9, 9, 9, 9, 11, 8)
+
+
+def _line(cells: Sequence[str]) -> str:
+    columns = (f"{cell:>{width}}" for cell, width in zip(cells[1:], _WIDTHS, strict=False))
+    return cells[0].ljust(_NAME_WIDTH) + "".join(columns)
+
+
+def _false_blood_line(block: Mapping[str, Any]) -> str:
+    everyone, healthy = block["all_cases"], block["healthy_cases"]
+    text = (
+        f"false blood: mean {_number(everyone['mean'], 2)} mL a case "
+        f"(median {_number(everyone['median'], 2)}, most {_number(everyone['max'], 2)}); "
+    )
+    if not healthy["num_cases"]:
+        return text + "no case without blood"
+    heads = "head" if healthy["num_cases"] == 1 else "heads"
+    return text + (
+        f"mean {_number(healthy['mean'], 2)} mL in {healthy['num_cases']} {heads} without blood"
+    )
+
+
+def format_table(summary: Summary) -> str:
+    """The summary as a text for a terminal, 97 columns wide.
+
+    Dice per case leaves out cases where prediction and reference both lack the class and counts
+    false blood in an absent class as 0; present is over the cases whose reference has the class;
+    pooled adds the voxels of all cases before dividing. The last line is no part of the result.
+    """
+    per_case, present, pooled = summary["per_case"], summary["present_only"], summary["pooled"]
+    volume_ml = summary["volume_ml"]
+
+    def millilitres(name: str) -> tuple[str, ...]:
+        return tuple(_number(volume_ml[name][k], 1) for k in ("reference", "predicted", "false"))
+
+    lines = [_line(cells) for cells in _HEAD]
+    rule = "-" * (_NAME_WIDTH + sum(_WIDTHS))
+    lines.append(rule)
+    for c in FOREGROUND:
+        name = CLASS_NAMES[c]
+        scores = (per_case[name]["Dice"], present[name]["Dice"], pooled[name]["Dice"])
+        lines.append(
+            _line(
+                [
+                    f"{name}  {LABELS[c].long_name.removesuffix(' haemorrhage')}",
+                    str(present[name]["num_cases"]),
+                    *(_number(score) for score in scores),
+                    _number(pooled[name]["IoU"]),
+                    *millilitres(name),
+                ]
+            )
+        )
+    lines.append(rule)
+    means = (per_case["mean"], present["mean"], pooled["mean"])
+    lines.append(
+        _line(
+            [
+                f"mean of {len(FOREGROUND)}; all blood",
+                "",
+                *(_number(mean["Dice"]) for mean in means),
+                _number(pooled["mean"]["IoU"]),
+                *millilitres("all"),
+            ]
+        )
+    )
+    counts = [mean["num_classes"] for mean in (*means, pooled["mean"])]
+    if any(count < len(FOREGROUND) for count in counts):
+        lines.append(_line(["  classes with a value", "", *map(str, counts)]))
+    which = {"all": "all slices", "blood": "slices with blood only"}[summary["slices"]]
+    comparison = summary["for_comparison_only_counts_background"]["dice_coef_multiclass"]
+    return "\n".join(
+        [
+            f"{summary['split']}: {summary['num_cases']} cases, {which}, "
+            f"checkpoint of step {summary['checkpoint_step']}; mL are added over cases",
+            "",
+            *lines,
+            "",
+            _false_blood_line(summary["false_blood_ml"]),
+            f"cross-entropy: {_number(summary['cross_entropy'], 5)}",
+            "for comparison only (counts background): "
+            f"dice_coef_multiclass {_number(comparison, 4)}",
+        ]
+    )

@@ -1,0 +1,140 @@
+"""The training, evaluation and prediction steps, written for one device's share of a batch.
+
+Steps are pure: a state or variables and a batch in, arrays out. Sums and counts leave a step, never
+means: the loop divides once, by the count of real examples over all devices and batches.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from mbh_jax import metrics
+from mbh_jax.data import augment, preprocess
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.losses import Loss, pixel_cross_entropy
+from mbh_jax.train_state import TrainState
+
+PyTree = Any
+Batch = Mapping[str, jax.Array]
+
+
+class Steps(NamedTuple):
+    """The three steps of a run.
+
+    Attributes:
+        train: `(state, batch, rng, *, axis_name=None) -> (state, sums)`; `rng` is the key of the
+            epoch, `sums` are totals over all devices.
+        evaluate: `(variables, batch) -> {name: (B, ...)}`, one row an example.
+        predict: `(variables, batch) -> (B,H,W) uint8`, label values on the scan's own matrix.
+    """
+
+    train: Callable[..., tuple[TrainState, PyTree]]
+    evaluate: Callable[[PyTree, Batch], dict[str, jax.Array]]
+    predict: Callable[[PyTree, Batch], jax.Array]
+
+
+def example_keys(rng: jax.Array, example: jax.Array) -> jax.Array:
+    """One PRNG key an example, (B,), from the epoch's key and the example numbers (B,)."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, example)
+
+
+def _sum_over_examples(statistics: Mapping[str, jax.Array], weight: jax.Array) -> PyTree:
+    """Adds (B, ...) statistics of real examples; integers stay integers."""
+    sums = {
+        name: jnp.tensordot(weight.astype(rows.dtype), rows, axes=1)
+        for name, rows in statistics.items()
+    }
+    return {**sums, "examples": weight.sum()}
+
+
+def _prediction_metrics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
+    """What is reported beside the loss, one row an example."""
+    return {
+        "dice_coef_multiclass": metrics.dice_coef_multiclass(jax.nn.softmax(logits), label),
+        "confusion": metrics.confusion_counts(label, logits.argmax(-1), NUM_CLASSES),
+    }
+
+
+def create_steps(
+    config: ConfigDict,
+    model: nn.Module,
+    loss: Loss,
+    optimizer: optax.GradientTransformationExtraArgs,
+) -> Steps:
+    """The steps of the run that `config` describes, to be compiled by `parallel`."""
+    size, preset = config.data.image_size, config.data.window
+
+    def network_input(hu: jax.Array) -> jax.Array:
+        return preprocess.resize_image(preprocess.apply_window(hu, preset), size)
+
+    def predict_logits(variables: PyTree, batch: Batch) -> jax.Array:
+        logits = model.apply(variables, network_input(batch["image"]), train=False)
+        assert isinstance(logits, jax.Array)
+        return logits
+
+    def native_prediction(logits: jax.Array, batch: Batch) -> jax.Array:
+        return preprocess.resize_logits(logits, *batch["image"].shape[1:3]).argmax(-1)
+
+    def train_step(
+        state: TrainState, batch: Batch, rng: jax.Array, *, axis_name: str | None = None
+    ) -> tuple[TrainState, PyTree]:
+        def total(tree: PyTree) -> PyTree:
+            return tree if axis_name is None else jax.lax.psum(tree, axis_name)
+
+        keys = jax.vmap(jax.random.split)(example_keys(rng, batch["example"]))
+        augment_keys, dropout_keys = keys[:, 0], keys[:, 1]
+        image = network_input(augment.augment_hu(augment_keys, batch["image"], config.augment))
+        label = preprocess.resize_label(batch["label"], size)
+        image, label = augment.augment_geometry(augment_keys, image, label, config.augment)
+
+        def statistics(params: PyTree) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
+            logits, model_state = model.apply(
+                {"params": params, **state.model_state},
+                image,
+                train=True,
+                weight=batch["weight"],
+                dropout_keys=dropout_keys,
+                mutable=list(state.model_state),
+            )
+            sums = _sum_over_examples(loss.statistics(logits, label), batch["weight"])
+            return sums, (logits, model_state)
+
+        # The objective is a function of sums over all devices. Each device pulls the objective's
+        # gradient with respect to those sums back through its own share of them.
+        sums, pullback, (logits, model_state) = jax.vjp(statistics, state.params, has_aux=True)
+        sums = total(sums)
+        (gradients,) = pullback(jax.grad(loss.objective)(sums))
+        gradients = total(gradients)
+
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            model_state=model_state,
+            opt_state=opt_state,
+        )
+        reported = _sum_over_examples(_prediction_metrics(logits, label), batch["weight"])
+        return state, {**total(reported), **sums}
+
+    def eval_step(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        logits = predict_logits(variables, batch)
+        label = preprocess.resize_label(batch["label"], size)
+        return {
+            **loss.statistics(logits, label),
+            "cross_entropy": pixel_cross_entropy(logits, label),
+            **_prediction_metrics(logits, label),
+            "native_confusion": metrics.confusion_counts(
+                batch["label"], native_prediction(logits, batch), NUM_CLASSES
+            ),
+        }
+
+    def predict_step(variables: PyTree, batch: Batch) -> jax.Array:
+        return native_prediction(predict_logits(variables, batch), batch).astype(jnp.uint8)
+
+    return Steps(train_step, eval_step, predict_step)

@@ -1,0 +1,280 @@
+"""The training loop, from a configuration to a trained, evaluated network."""
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from mbh_jax import evaluate, metrics, parallel
+from mbh_jax.checkpoints import Checkpoints
+from mbh_jax.data.index import steps_per_epoch
+from mbh_jax.errors import UserError
+from mbh_jax.experiment import Experiment, create_experiment
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+from mbh_jax.preview import Preview
+from mbh_jax.reporting import plots, writers
+from mbh_jax.reporting.log import log
+from mbh_jax.reporting.progress import Progress
+from mbh_jax.run_record import RunRecord, Sums, add_sums, check_same_run
+from mbh_jax.train_state import TrainState
+
+TENSORBOARD_DIR = "tensorboard"
+
+
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
+    """Trains what `config` describes, then evaluates the best checkpoint on validation volumes.
+
+    A run that was begun in `workdir` goes on where its last checkpoint stands, with the numbers it
+    would have had without the interruption.
+
+    Args:
+        config: the recipe.
+        workdir: gets checkpoints, curves, pictures and tables; README lists the files.
+
+    Raises:
+        UserError: the configuration is wrong, the dataset missing, the workdir holds another run,
+            or the loss is not finite.
+    """
+    experiment = create_experiment(config)
+    train_examples = experiment.index.examples("train", config.data.slices)
+    validation_examples = experiment.index.examples("validation", config.data.slices)
+
+    saved = Checkpoints(workdir, experiment.parallel.replicated)
+    state, record = begin_or_resume(experiment, saved, workdir)
+    writers.write_config(workdir, config)
+    preview = Preview(experiment, validation_examples, workdir)
+    _log_setup(experiment, state, len(train_examples), len(validation_examples))
+
+    step = int(state.step)
+    num_steps = config.train.num_epochs * steps_per_epoch(
+        len(train_examples), config.train.batch_size
+    )
+    with (
+        writers.TensorBoardWriter(workdir / TENSORBOARD_DIR, step) as events,
+        Progress(num_steps, step, config.train.batch_size) as progress,
+    ):
+        while record.epoch < config.train.num_epochs and not record.early_stopping.should_stop:
+            started = time.monotonic()
+            state, record = train_epoch(
+                experiment, state, record, train_examples, saved=saved, progress=progress
+            )
+            trained = time.monotonic()
+            with progress.paused("validation"):
+                rows = evaluate.evaluate_examples(experiment, state.variables, validation_examples)
+                entry = history_entry(experiment, state, record, rows)
+                entry["train_seconds"] = trained - started
+                entry["validation_seconds"] = time.monotonic() - trained
+                _stop_unless_finite(entry["val_loss"], "validation loss", entry["step"])
+
+                record = record.end_epoch(entry)
+                state = apply_plateau_rule(experiment, state, entry["val_loss"])
+                picture = preview.draw(state.variables, record.epoch)
+                report_epoch(workdir, record, events, picture)
+                progress.message(_epoch_line(entry, record.early_stopping.has_improved))
+                if record.early_stopping.has_improved:
+                    saved.save_best(state.variables, entry["step"], entry)
+                save_last(experiment, saved, state, record)
+
+    saved.wait()
+    best = saved.restore_variables("best", experiment.template)
+    saved.close()
+    print(evaluate.write_tables(experiment, best, workdir, split="validation"))
+
+
+def begin_or_resume(
+    experiment: Experiment, saved: Checkpoints, workdir: Path
+) -> tuple[TrainState, RunRecord]:
+    """The state to go on from: the last checkpoint's, or a new one where there is none.
+
+    Raises:
+        UserError: the workdir holds a run of another configuration or another dataset.
+    """
+    config = experiment.config
+    patience = config.train.early_stopping_patience
+    record = saved.last_record()
+    if record is None:
+        return experiment.init(), RunRecord.begin(patience)
+    check_same_run(record, config, experiment.index.fingerprint, workdir)
+    restored = saved.restore_last(experiment.template)
+    log.info("%s: going on after step %d", workdir, restored.step)
+    return restored.arrays, RunRecord.from_json(restored.record, patience)
+
+
+def save_last(
+    experiment: Experiment, saved: Checkpoints, state: TrainState, record: RunRecord
+) -> None:
+    """Starts to write the whole state and the run's record."""
+    saved.save_last(
+        state, int(state.step), record.to_json(experiment.config, experiment.index.fingerprint)
+    )
+
+
+def train_epoch(
+    experiment: Experiment,
+    state: TrainState,
+    record: RunRecord,
+    examples: np.ndarray,
+    *,
+    saved: Checkpoints,
+    progress: Progress,
+) -> tuple[TrainState, RunRecord]:
+    """Takes the steps of an epoch that are left, and adds up what they return.
+
+    The loop waits for the device at logging steps and at checkpoints only.
+
+    Args:
+        experiment: data and compiled steps.
+        state: donated; use the returned one.
+        record: its `epoch`, `batch` and `sums` say where to begin.
+        examples: (n,) int32, the examples to train on.
+        saved: gets a checkpoint every `config.train.checkpoint_every_steps` steps.
+        progress: shows each step, and the loss at logging steps.
+
+    Returns:
+        State and record after the last batch; the record's `sums` are of the whole epoch.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    config = experiment.config
+    rng = jax.random.fold_in(jax.random.key(config.seed), record.epoch)
+    step = int(state.step)
+    pending: list[Any] = []
+
+    def fetch(record: RunRecord) -> RunRecord:
+        """Adds the sums still on the device to the record's, and checks their loss."""
+        recent = add_sums({}, pending)
+        loss = objective(experiment, recent)
+        _stop_unless_finite(loss, "loss", step)
+        progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
+        sums = add_sums(record.sums, [recent])
+        pending.clear()
+        return record._replace(sums=sums)
+
+    batches = experiment.train_batches(examples, record.epoch, start_batch=record.batch)
+    for batch in parallel.prefetch(batches, experiment.parallel):
+        state, sums = experiment.train_step(state, batch, rng)
+        pending.append(sums)
+        step += 1
+        record = record._replace(batch=record.batch + 1)
+        progress.update(step, epoch=record.epoch + 1)
+        if step % config.train.log_every_steps == 0:
+            record = fetch(record)
+        every = config.train.checkpoint_every_steps
+        if every and step % every == 0:
+            record = fetch(record) if pending else record
+            save_last(experiment, saved, state, record)
+    return state, fetch(record) if pending else record
+
+
+def objective(experiment: Experiment, sums: Sums) -> float:
+    """The loss of statistics added up over examples."""
+    return float(experiment.loss.objective(jax.tree.map(jnp.float32, sums)))
+
+
+def apply_plateau_rule(experiment: Experiment, state: TrainState, val_loss: float) -> TrainState:
+    """Tells the plateau rule an epoch's validation loss; it may lower the learning rate."""
+    _, plateau = experiment.plateau.update({}, state.plateau, value=val_loss)
+    return state.replace(plateau=jax.device_put(plateau, experiment.parallel.replicated))
+
+
+def history_entry(
+    experiment: Experiment, state: TrainState, record: RunRecord, rows: evaluate.Rows
+) -> dict[str, Any]:
+    """What an epoch came to, as plain numbers.
+
+    Args:
+        experiment: loss and schedule.
+        state: after the epoch's last step.
+        record: with the sums of the epoch's training steps.
+        rows: the evaluation of the validation slices.
+
+    Returns:
+        Losses and metrics of training (running over the epoch, with dropout and augmentation, at
+        the network's resolution) and of validation ("val_", after the epoch, Dice at the scan's own
+        matrix). `foreground_dice` is the pooled Dice, the mean of the five kinds of blood.
+    """
+    step = int(state.step)
+    trained, validated = record.sums, evaluate.sum_rows(rows)
+    train_dice = metrics.overlap(trained["confusion"]).dice[list(FOREGROUND)]
+    val_dice = metrics.overlap(validated["native_confusion"]).dice[list(FOREGROUND)]
+    mean_keras_dice = {
+        prefix: float(sums["dice_coef_multiclass"] / sums["examples"])
+        for prefix, sums in (("", trained), ("val_", validated))
+    }
+    return {
+        "epoch": record.epoch + 1,
+        "step": step,
+        "learning_rate": float(experiment.schedule(step - 1) * state.plateau.scale),
+        "loss": objective(experiment, trained),
+        "val_loss": objective(experiment, validated),
+        "dice_coef_multiclass": mean_keras_dice[""],
+        "val_dice_coef_multiclass": mean_keras_dice["val_"],
+        "foreground_dice": _number(float(metrics.mean_of_known(train_dice))),
+        "val_foreground_dice": _number(float(metrics.mean_of_known(val_dice))),
+        **{
+            f"val_dice_{CLASS_NAMES[label]}": _number(float(dice))
+            for label, dice in zip(FOREGROUND, val_dice, strict=True)
+        },
+    }
+
+
+def report_epoch(
+    workdir: Path,
+    record: RunRecord,
+    events: writers.TensorBoardWriter,
+    picture: np.ndarray | None,
+) -> None:
+    """Writes history, curves and TensorBoard events after an epoch."""
+    writers.write_history(workdir, record.history)
+    plots.write_plots(workdir, record.history)
+    entry = record.history[-1]
+    scalars = {name: value for name, value in entry.items() if name not in ("epoch", "step")}
+    events.scalars(entry["step"], scalars)
+    if picture is not None:
+        events.image(entry["step"], "validation slices: truth and prediction", picture)
+
+
+def _number(value: float) -> float | None:
+    """A plain float; None, JSON's word for a value that does not exist, for NaN."""
+    return None if math.isnan(value) else value
+
+
+def _stop_unless_finite(loss: float, name: str, step: int) -> None:
+    if not math.isfinite(loss):
+        raise UserError(
+            f"the {name} is not finite ({loss}) at step {step}: the last good checkpoint is kept; "
+            "lower optimizer.learning_rate or set optimizer.clip_norm, and give a new --workdir"
+        )
+
+
+def _epoch_line(entry: dict[str, Any], improved: bool) -> str:
+    dice = entry["val_foreground_dice"]
+    return (
+        f"epoch {entry['epoch']}: loss {entry['loss']:.4f}, val_loss {entry['val_loss']:.4f}"
+        f"{' (best)' if improved else ''}, foreground Dice "
+        f"{'-' if dice is None else format(dice, '.3f')}, learning rate "
+        f"{entry['learning_rate']:.3g}, {entry['train_seconds']:.0f} + "
+        f"{entry['validation_seconds']:.0f} s"
+    )
+
+
+def _log_setup(
+    experiment: Experiment, state: TrainState, num_train: int, num_validation: int
+) -> None:
+    devices = experiment.parallel.mesh.devices
+    log.info(
+        "%s parameters, %d training and %d validation slices (%s), %s on %d %s",
+        f"{sum(leaf.size for leaf in jax.tree.leaves(state.params)):,}",
+        num_train,
+        num_validation,
+        experiment.config.data.slices,
+        experiment.parallel.mode,
+        devices.size,
+        devices.flat[0].device_kind,
+    )

@@ -1,0 +1,367 @@
+"""CT volumes in and masks out, with their geometry kept.
+
+The only module that reads or writes NIfTI geometry. Inside the program every volume has one
+orientation, "LPS": array axes (slice, row, column) run from inferior to superior, from anterior to
+posterior and from the patient's right to the left, so that a slice shown as an image looks
+radiological (anterior up, the patient's right on the left of the picture). Files stored otherwise
+are turned to it along their nearest axes; a gantry tilt or an oblique scan stays in the affine, and
+voxels are never resampled. BHSD stores (R->L, P->A, I->S), "LAS" in NIfTI's code: its slices come
+out turned 90 degrees counter-clockwise from the stored array.
+
+An affine here maps voxel (column, row, slice) of the LPS array to RAS+ millimetres, as NIfTI's maps
+(i, j, k): the array axes are the reverse of the affine's columns.
+"""
+
+import contextlib
+import gzip
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import nibabel
+import numpy as np
+from nibabel import orientations
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
+
+from mbh_jax.errors import UserError
+from mbh_jax.labels import NUM_CLASSES
+
+PROGRAM_AXCODES = ("L", "P", "S")
+"""Where (column, row, slice) of every array in the program point to."""
+
+_NIFTI1_HEADER_BYTES = 348
+_NIFTI2_HEADER_BYTES = 540
+_GZIP_MAGIC = b"\x1f\x8b"
+_TRAILING_BYTES = 1 << 20
+"""Bytes after the voxels that are read, to reach gzip's checksum, and otherwise ignored."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a NIfTI file's header says, as stored.
+
+    Attributes:
+        shape: voxels along the stored axes (i, j, k).
+        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm.
+    """
+
+    shape: tuple[int, int, int]
+    affine: np.ndarray
+
+    @property
+    def axcodes(self) -> str:
+        """Where the stored axes point to, such as "LAS"."""
+        return "".join(nibabel.aff2axcodes(self.affine))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT volume in the program's orientation.
+
+    Attributes:
+        hu: (slices, rows, columns) int16, Hounsfield units.
+        affine: (4, 4) float64, voxel (column, row, slice) to RAS+ mm.
+        stored_axcodes: the orientation of the file it came from and that masks go back to.
+    """
+
+    hu: np.ndarray
+    affine: np.ndarray
+    stored_axcodes: str
+
+    @property
+    def spacing_mm(self) -> np.ndarray:
+        """(3,) float64: distance of neighbouring columns, rows and slices, in this order."""
+        return spacing_mm(self.affine)
+
+
+@dataclass(frozen=True)
+class LabelledVolume:
+    """A volume, its (slices, rows, columns) uint8 labels, and whose it is."""
+
+    volume_id: str
+    patient_id: str
+    volume: Volume
+    label: np.ndarray
+
+
+def spacing_mm(affine: np.ndarray) -> np.ndarray:
+    """Distance in mm of neighbouring voxels along each axis of an affine: (3,) float64."""
+    return nibabel.affines.voxel_sizes(affine)
+
+
+def voxel_volume_ml(affine: np.ndarray) -> float:
+    """Volume of one voxel in mL: |det| of the affine, which holds for tilted gantries too."""
+    return float(abs(np.linalg.det(np.asarray(affine, np.float64)[:3, :3])) / 1000.0)
+
+
+def pixels_per_class(label: np.ndarray) -> np.ndarray:
+    """Voxels of each class in each slice: (slices, classes) int64 of (slices, rows, columns)."""
+    return np.stack([np.bincount(plane.ravel(), minlength=NUM_CLASSES) for plane in label]).astype(
+        np.int64
+    )
+
+
+def affine_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
+    """How far apart two affines put the same voxel, at most, over a grid of `shape` (i, j, k)."""
+    corners = np.array(list(np.ndindex(2, 2, 2))) * (np.asarray(shape) - 1)
+    difference = nibabel.affines.apply_affine(first, corners) - nibabel.affines.apply_affine(
+        second, corners
+    )
+    return float(np.linalg.norm(difference, axis=-1).max())
+
+
+def read_header(source: Path | BinaryIO, name: str | None = None) -> Header:
+    """Reads and checks the header only.
+
+    Args:
+        source: a .nii or .nii.gz file, or such a file open for reading.
+        name: what errors call it; the path unless given.
+
+    Raises:
+        UserError: if it is not NIfTI, is not a 3-D volume of numbers or has no usable geometry.
+    """
+    name = _name(source, name)
+    with _errors_named(name), _open(source) as stream:
+        header, _ = _parse_header(stream, name)
+    return _checked_header(header, name)
+
+
+def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
+    """Reads a CT volume and turns it to the program's orientation.
+
+    A NaN or zero slope means no scaling. Values that are not whole are rounded to whole HU.
+
+    Args:
+        source: a .nii or .nii.gz file (NIfTI-1 or -2, either byte order), or one open for reading.
+        name: what errors call it; the path unless given.
+
+    Raises:
+        UserError: if it cannot be read, or holds NaN, infinite or impossible HU.
+    """
+    name = _name(source, name)
+    header, stored = _read(source, name)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise UserError(f"{name}: NaN or infinite voxels: repair or remove the volume")
+    low, high = stored.min(), stored.max()
+    limits = np.iinfo(np.int16)
+    if low < limits.min or high > limits.max:
+        raise UserError(
+            f"{name}: values from {low:g} to {high:g} cannot be Hounsfield units: give CT in HU"
+        )
+    if stored.dtype.kind == "f":
+        stored = np.rint(stored)
+    to_program = orientations.ornt_transform(
+        _ornt(header.axcodes), orientations.axcodes2ornt(PROGRAM_AXCODES)
+    )
+    affine = header.affine @ orientations.inv_ornt_aff(to_program, header.shape)
+    return Volume(_turn_to_program(stored.astype(np.int16), header), affine, header.axcodes)
+
+
+def read_label(source: Path | BinaryIO, name: str | None = None) -> tuple[np.ndarray, Header]:
+    """Reads a label volume and turns it to the program's orientation by its own affine.
+
+    Returns:
+        The (slices, rows, columns) uint8 labels, and the header, to compare with the image's.
+
+    Raises:
+        UserError: if it cannot be read, or holds a value that is not one of 0..5.
+    """
+    name = _name(source, name)
+    header, stored = _read(source, name)
+    return _turn_to_program(_checked_label(stored, name), header), header
+
+
+def read_label_like(
+    source: Path | BinaryIO, image: Header, name: str | None = None
+) -> tuple[np.ndarray, Header]:
+    """Reads the label volume of an image, voxel by voxel on the image's stored grid.
+
+    As `read_label`, but turned by the image's affine: in some volumes of BHSD the label's affine
+    differs although the grids are the same.
+
+    Raises:
+        UserError: as `read_label`, and if the two shapes disagree.
+    """
+    name = _name(source, name)
+    header, stored = _read(source, name)
+    if header.shape != image.shape:
+        raise UserError(
+            f"{name}: label of shape {header.shape}, its image {image.shape}: they must be equal"
+        )
+    return _turn_to_program(_checked_label(stored, name), image), header
+
+
+def write_label(path: Path, label: np.ndarray, like: Volume) -> None:
+    """Writes labels as NIfTI in the orientation and geometry that `like` was stored in.
+
+    Args:
+        path: ends in .nii or .nii.gz; replaced only once the new file is whole.
+        label: (slices, rows, columns) uint8 in the program's orientation.
+        like: the volume that the labels belong to.
+
+    Raises:
+        ValueError: if the label's shape is not the volume's.
+    """
+    if label.shape != like.hu.shape:
+        raise ValueError(f"label {label.shape} does not fit volume {like.hu.shape}")
+    _write(path, label.astype(np.uint8), like)
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Writes a volume's HU as NIfTI in its stored orientation and geometry; see `write_label`."""
+    _write(path, volume.hu, volume)
+
+
+def _write(path: Path, array: np.ndarray, like: Volume) -> None:
+    columns_rows_slices = array.transpose(2, 1, 0)
+    to_stored = orientations.ornt_transform(
+        orientations.axcodes2ornt(PROGRAM_AXCODES), _ornt(like.stored_axcodes)
+    )
+    stored = orientations.apply_orientation(columns_rows_slices, to_stored)
+    affine = like.affine @ orientations.inv_ornt_aff(to_stored, columns_rows_slices.shape)
+    image = nibabel.Nifti1Image(np.ascontiguousarray(stored), affine)
+    image.header.set_xyzt_units("mm")
+    image.set_sform(affine, code="scanner")
+    image.set_qform(affine, code="scanner")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    suffix = ".nii.gz" if path.name.endswith(".gz") else ".nii"
+    handle, partial = tempfile.mkstemp(prefix=".partial-", suffix=suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        nibabel.save(image, partial)
+        Path(partial).chmod(0o644)
+        Path(partial).replace(path)
+    finally:
+        Path(partial).unlink(missing_ok=True)
+
+
+def _ornt(axcodes: str) -> np.ndarray:
+    return orientations.axcodes2ornt(tuple(axcodes))
+
+
+def _turn_to_program(stored: np.ndarray, header: Header) -> np.ndarray:
+    to_program = orientations.ornt_transform(
+        _ornt(header.axcodes), orientations.axcodes2ornt(PROGRAM_AXCODES)
+    )
+    turned = orientations.apply_orientation(stored, to_program)
+    return np.ascontiguousarray(turned.transpose(2, 1, 0))
+
+
+def _checked_label(stored: np.ndarray, name: str) -> np.ndarray:
+    if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.rint(stored))).all():
+        raise UserError(f"{name}: label values that are not whole: labels must be 0 to 5")
+    low, high = stored.min(), stored.max()
+    if low < 0 or high >= NUM_CLASSES:
+        wrong = low if low < 0 else high
+        raise UserError(f"{name}: label value {wrong:g}: labels must be 0 to {NUM_CLASSES - 1}")
+    return stored.astype(np.uint8)
+
+
+def _name(source: Path | BinaryIO, name: str | None) -> str:
+    return name or str(source if isinstance(source, Path) else getattr(source, "name", "volume"))
+
+
+@contextlib.contextmanager
+def _errors_named(name: str) -> Iterator[None]:
+    """Turns what reading a damaged file raises into one line with the file's name."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{name}: no such file") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{name}: truncated or damaged ({error}): fetch it again") from None
+    except (ImageFileError, HeaderDataError, struct.error, KeyError, ValueError) as error:
+        raise UserError(f"{name}: not a readable NIfTI volume ({error})") from None
+    except OSError as error:
+        raise UserError(f"{name}: cannot be read ({error.strerror or error})") from None
+
+
+@contextlib.contextmanager
+def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
+    """A stream of the decompressed bytes, whether or not the file is gzip."""
+    with contextlib.ExitStack() as stack:
+        stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
+        magic = stream.read(len(_GZIP_MAGIC))
+        stream.seek(0)
+        if magic == _GZIP_MAGIC:
+            unzipped = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
+            yield cast(BinaryIO, unzipped)
+        else:
+            yield stream
+
+
+def _parse_header(
+    stream: BinaryIO, name: str
+) -> tuple[nibabel.Nifti1Header | nibabel.Nifti2Header, bytes]:
+    """The header and the bytes it was made of."""
+    raw = stream.read(_NIFTI1_HEADER_BYTES)
+    kinds = {
+        _NIFTI1_HEADER_BYTES: nibabel.Nifti1Header,
+        _NIFTI2_HEADER_BYTES: nibabel.Nifti2Header,
+    }
+    sizes = {size for code in "<>" for size in struct.unpack(f"{code}i", raw[:4].ljust(4))}
+    size = next((size for size in kinds if size in sizes), None)
+    if size is None:
+        raise UserError(f"{name}: not a NIfTI file: give .nii or .nii.gz volumes")
+    raw += stream.read(size - len(raw))
+    if len(raw) < size:
+        raise UserError(f"{name}: truncated in the header: fetch it again")
+    header = kinds[size](raw, check=False)  # The check would put 1 mm where spacing is 0.
+    if not header["magic"].item().startswith(b"n+"):
+        raise UserError(f"{name}: not a single-file NIfTI: give .nii or .nii.gz volumes")
+    return header, raw
+
+
+def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: str) -> Header:
+    with _errors_named(name):
+        dtype = header.get_data_dtype()
+        shape = tuple(int(size) for size in header.get_data_shape())
+    if dtype.kind not in "iuf":
+        raise UserError(f"{name}: voxels of type {dtype} are not single numbers: give a CT volume")
+    if len(shape) != 3 or min(shape) < 1:
+        raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
+    for affine, code in (header.get_sform(coded=True), _qform(header)):
+        if code and affine is not None and _usable(affine):
+            return Header((shape[0], shape[1], shape[2]), np.asarray(affine, np.float64))
+    raise UserError(
+        f"{name}: no usable geometry: neither sform nor qform holds a finite affine with spacing "
+        "above zero: restore it in the file"
+    )
+
+
+def _qform(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, int]:
+    try:
+        return header.get_qform(coded=True)
+    except (HeaderDataError, ValueError):
+        return None, 0
+
+
+def _usable(affine: np.ndarray) -> bool:
+    return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-9
+
+
+def _read(source: Path | BinaryIO, name: str) -> tuple[Header, np.ndarray]:
+    """The header, and the scaled voxels on the stored axes (i, j, k)."""
+    with _errors_named(name), _open(source) as stream:
+        nifti_header, raw = _parse_header(stream, name)
+        header = _checked_header(nifti_header, name)
+        data_start = max(int(nifti_header.get_data_offset()), len(raw))
+        data_bytes = int(np.prod(header.shape)) * nifti_header.get_data_dtype().itemsize
+        # A read to the end of the file makes gzip check its checksum; the limit stops bombs.
+        body = stream.read(data_start + data_bytes + _TRAILING_BYTES - len(raw))
+        data = body[data_start - len(raw) :][:data_bytes]
+        if len(data) < data_bytes:
+            raise UserError(
+                f"{name}: truncated: {len(data)} of {data_bytes} bytes of voxels: fetch it again"
+            )
+        stored = np.frombuffer(data, nifti_header.get_data_dtype()).reshape(header.shape, order="F")
+        slope, inter = nifti_header.get_slope_inter()
+    if slope is not None and (slope, inter) != (1.0, 0.0):
+        stored = stored.astype(np.float64) * slope + inter
+    return header, stored

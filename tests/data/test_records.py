@@ -1,0 +1,77 @@
+import nibabel
+import numpy as np
+import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from data_prep import sources
+from mbh_jax import volume_io
+from mbh_jax.data import records
+from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
+
+
+@pytest.fixture(scope="module")
+def records_of(tiny_dataset_dir):
+    """Decoded records by volume id, as tensorflow-datasets reads them."""
+    volumes: dict[str, list] = {}
+    for split in SPLIT_NAMES:
+        for record in tfds.as_numpy(tfds.load("head_ct", data_dir=tiny_dataset_dir, split=split)):
+            volumes.setdefault(record["volume_id"].decode(), []).append(record)
+    return volumes
+
+
+def test_volumes_come_back_voxel_for_voxel(records_of, tiny_source_dir, tmp_path):
+    cases = sources.open_source(tiny_source_dir).cases
+    assert {case.volume_id for case in cases} == records_of.keys()
+    for case in cases:
+        labelled = records.volume_of(reversed(records_of[case.volume_id]))
+        assert labelled.patient_id == case.patient_id
+        volume_io.write_volume(tmp_path / "image.nii.gz", labelled.volume)
+        volume_io.write_label(tmp_path / "label.nii.gz", labelled.label, labelled.volume)
+        for written, original in (("image", case.image), ("label", case.label)):
+            again = nibabel.load(tmp_path / f"{written}.nii.gz")
+            source = nibabel.load(original.path)
+            np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(source.dataobj))
+            np.testing.assert_allclose(again.affine, source.affine, atol=1e-5)
+
+
+def test_records_agree_with_the_index(records_of, tiny_dataset_dir):
+    index = SliceIndex.load(tiny_dataset_dir)
+    for volume in index.volumes:
+        for record in records_of[volume.volume_id]:
+            assert record["num_slices"] == volume.num_slices
+            np.testing.assert_array_equal(record["affine"], volume.affine)
+            np.testing.assert_array_equal(record["spacing_mm"], volume.spacing_mm)
+            assert record["stored_axcodes"].decode() == volume.stored_axcodes
+            counts = [(record["label"] == value).sum() for value in range(6)]
+            np.testing.assert_array_equal(record["pixels_per_class"], counts)
+
+
+def test_pixels_decode_as_tensorflow_datasets_decodes_them():
+    rng = np.random.default_rng(0)
+    features = records.features()
+    volume = volume_io.Volume(
+        rng.integers(-32768, 32767, (2, 5, 7), np.int16), np.diag([0.4, 0.5, 5, 1]), "RAS"
+    )
+    label = rng.integers(0, 6, (2, 5, 7), np.uint8)
+    labelled = volume_io.LabelledVolume("volume", "patient", volume, label)
+    for number, record in enumerate(records.slices_of(labelled)):
+        serialised = features.serialize_example(record)
+        expected = features.deserialize_example_np(serialised)
+        image, mask = records.decode_pixels(tf.constant(serialised))
+        np.testing.assert_array_equal(image, expected["image"])
+        np.testing.assert_array_equal(image, volume.hu[number])
+        np.testing.assert_array_equal(mask, expected["label"])
+        np.testing.assert_array_equal(mask, label[number])
+
+
+def test_incomplete_and_mixed_volumes_are_refused(records_of):
+    first, second = list(records_of.values())[:2]
+    for wrong, message in (
+        ([], "no records"),
+        (first[1:], "are not those of"),
+        ([*first, first[0]], "are not those of"),
+        ([second[0], *first[1:]], "are not those of|several volumes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            records.volume_of(wrong)

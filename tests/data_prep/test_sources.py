@@ -1,0 +1,144 @@
+import gzip
+import io
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import LAS_AFFINE, nifti_bytes, tiny_volume, write_case
+
+from data_prep import sources
+from mbh_jax.errors import UserError
+
+
+@pytest.fixture
+def make_zip(tmp_path):
+    """Zips a source folder below `label_192/`, with what macOS adds."""
+
+    def pack(folder):
+        path = tmp_path / "label_192.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("label_192/.DS_Store", b"")
+            archive.writestr("__MACOSX/label_192/images/._ID_1_ID_2.nii.gz", b"x")
+            for file in sorted(folder.rglob("*")):
+                archive.write(file, f"label_192/{file.relative_to(folder)}")
+        return path
+
+    return pack
+
+
+def test_zip_folder_and_its_parent_give_the_same_cases(make_source, make_zip):
+    folder = make_source(num_volumes=3)
+    (folder / "images" / "._ID_1_ID_2.nii.gz").write_bytes(b"x")
+    (folder / "readme.txt").write_text("not a volume")
+    expected = [sources.read_case(case) for case in sources.open_source(folder).cases]
+    assert [case.volume_id for case in expected] == [
+        "ID_00000001_ID_0000000000",
+        "ID_00000001_ID_0000000001",
+        "ID_00000002_ID_0000000002",
+    ]
+    for path in (folder.parent, make_zip(folder)):
+        for case, same in zip(sources.open_source(path).cases, expected, strict=True):
+            labelled = sources.read_case(case)
+            assert (labelled.volume_id, labelled.patient_id) == (same.volume_id, same.patient_id)
+            np.testing.assert_array_equal(labelled.volume.hu, same.volume.hu)
+            np.testing.assert_array_equal(labelled.label, same.label)
+            np.testing.assert_array_equal(labelled.volume.affine, same.volume.affine)
+
+
+@pytest.mark.parametrize(
+    ("volume_id", "patient_id"),
+    [
+        ("ID_2db7ee14_ID_0123456789", "ID_2db7ee14"),
+        ("case_001", "case_001"),
+        ("ID_2db7ee14", "ID_2db7ee14"),
+    ],
+)
+def test_patient_of(volume_id, patient_id):
+    assert sources.patient_of(volume_id) == patient_id
+
+
+def test_facts_count_pixels_and_note_affines_that_differ(tmp_path):
+    hu, label = tiny_volume(0, 5)
+    moved = LAS_AFFINE.copy()
+    moved[2, 3] += 7
+    write_case(tmp_path, "same", nifti_bytes(hu), nifti_bytes(label))
+    write_case(tmp_path, "moved", nifti_bytes(hu), nifti_bytes(label, moved))
+    moved_facts, same_facts = map(sources.read_facts, sources.open_source(tmp_path).cases)
+    assert same_facts.notes == ()
+    assert moved_facts.notes == (
+        "affines of image and label differ by up to 7.0 mm on the same grid (LAS and LAS): "
+        "the image's is kept",
+    )
+    for facts in (same_facts, moved_facts):
+        assert facts.shape == (5, 64, 64)
+        expected = [[(label[:, :, k] == value).sum() for value in range(6)] for k in range(5)]
+        np.testing.assert_array_equal(facts.pixels_per_class, expected)
+    case = sources.read_case(moved_facts.case)
+    np.testing.assert_array_equal(case.label, np.rot90(label).transpose(2, 0, 1))
+    assert case.volume.affine[2, 3] < moved[2, 3]
+
+
+def test_a_source_must_be_there_and_hold_pairs(make_source, tmp_path):
+    with pytest.raises(UserError, match="no such file or folder: give label_192.zip"):
+        sources.open_source(tmp_path / "absent.zip")
+    (tmp_path / "false.zip").write_bytes(b"<html>not found</html>")
+    with pytest.raises(UserError, match=r"false\.zip: not a whole zip"):
+        sources.open_source(tmp_path / "false.zip")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no NIfTI volumes in 'images/' and 'ground truths/'"):
+        sources.open_source(tmp_path / "empty")
+
+    source = make_source(num_volumes=3)
+    label = source / "ground truths" / "ID_00000002_ID_0000000002.nii.gz"
+    content = label.read_bytes()
+    label.unlink()
+    with pytest.raises(UserError, match=r"images/ID_00000002\S* has no partner in 'ground truths"):
+        sources.open_source(source)
+    label.write_bytes(content)
+    (source / "ground truths" / "ID_7_ID_8.nii.gz").write_bytes(content)
+    with pytest.raises(UserError, match=r"ground truths/ID_7_ID_8\S* has no partner in 'images/'"):
+        sources.open_source(source)
+    (source / "ground truths" / "ID_7_ID_8.nii.gz").unlink()
+    label.with_suffix("").write_bytes(content)
+    with pytest.raises(UserError, match="two files for .*ID_00000002_ID_0000000002: remove one"):
+        sources.open_source(source)
+
+
+def test_two_data_sets_below_one_folder_are_refused(make_source):
+    source = make_source(num_volumes=1)
+    source.rename(source.parent / "first")
+    make_source(num_volumes=1)
+    with pytest.raises(UserError, match=r"several data sets \(first, source\)"):
+        sources.open_source(source.parent)
+
+
+def test_a_damaged_zip_member_is_named(make_source, make_zip):
+    path = make_zip(make_source(num_volumes=1))
+    with zipfile.ZipFile(path) as archive:
+        member = next(item for item in archive.infolist() if "images/ID" in item.filename)
+    content = bytearray(path.read_bytes())
+    middle = member.header_offset + member.compress_size // 2
+    content[middle : middle + 8] = b"\xff" * 8
+    path.write_bytes(content)
+    (case,) = [item for item in sources.open_source(path).cases if "ID_0" in item.volume_id]
+    with pytest.raises(UserError, match=rf"label_192\.zip: {member.filename}: .*damaged"):
+        sources.read_case(case)
+
+
+def test_shapes_must_agree_by_the_headers_alone(tmp_path):
+    hu, label = tiny_volume(0, 5)
+    header_only = nifti_bytes(label[:, :, :4])[:352]
+    write_case(tmp_path, "case", nifti_bytes(hu), header_only)
+    (case,) = sources.open_source(tmp_path).cases
+    with pytest.raises(UserError, match=r"label of shape \(64, 64, 4\), its image \(64, 64, 5\)"):
+        sources.read_headers(case)
+
+
+def test_a_source_file_can_be_read_twice(make_source, make_zip):
+    """Headers are peeked at, which zip members must allow."""
+    source = sources.open_source(make_zip(make_source(num_volumes=1)))
+    with source.cases[0].image.open() as stream:
+        first = stream.read()
+        stream.seek(0)
+        assert stream.read() == first
+    assert gzip.GzipFile(fileobj=io.BytesIO(first)).read(4) == (348).to_bytes(4, "little")

@@ -1,0 +1,64 @@
+"""Layers against NumPy's formulas."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mbh_jax.models.layers import BatchNorm, UpConv, dropout
+
+
+def test_dropout_drops_its_rate_and_keeps_the_mean():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jnp.full((3, 64, 64, 16), 2.0)
+    y = np.asarray(dropout(x, 0.3, keys))
+    dropped = (y == 0).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(dropped, 0.3, atol=0.01)  # 6 sigma of 65,536 draws
+    np.testing.assert_allclose(np.unique(y[y != 0]), [2 / 0.7], rtol=1e-4)
+    assert y.mean() == pytest.approx(2.0, abs=0.02)
+    assert (y[0] != y[1]).any()
+
+
+def test_dropout_of_rate_zero_costs_nothing():
+    x = jnp.ones((2, 8, 8, 4))
+    keys = jax.random.split(jax.random.key(0), 2)
+    jaxpr = jax.make_jaxpr(lambda x, keys: dropout(x, 0.0, keys))(x, keys)
+    assert not jaxpr.jaxpr.eqns
+
+
+def test_dropout_s_gradient_is_its_mask():
+    keys = jax.random.split(jax.random.key(0), 2)
+    x = jax.random.normal(jax.random.key(1), (2, 8, 8, 4))
+    y, pullback = jax.vjp(lambda x: dropout(x, 0.25, keys), x)
+    np.testing.assert_allclose(pullback(x)[0], y)
+
+
+def test_batch_norm_is_the_formula():
+    x = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 7)).astype(np.float32)
+    scale, bias = np.linspace(0.5, 2, 7), np.linspace(-1, 1, 7)
+    variables = {
+        "params": {"scale": scale, "bias": bias},
+        "batch_stats": {"mean": np.full(7, 0.5), "var": np.full(7, 4.0)},
+    }
+    layer = BatchNorm()
+    mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
+    y, state = layer.apply(variables, x, train=True, weight=None, mutable=["batch_stats"])
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-3) * scale + bias, atol=1e-4)
+    np.testing.assert_allclose(state["batch_stats"]["mean"], 0.99 * 0.5 + 0.01 * mean, rtol=1e-5)
+    np.testing.assert_allclose(state["batch_stats"]["var"], 0.99 * 4.0 + 0.01 * var, rtol=1e-5)
+    y = layer.apply(variables, x, train=False, weight=None)
+    np.testing.assert_allclose(y, (x - 0.5) / np.sqrt(4.0 + 1e-3) * scale + bias, atol=1e-5)
+
+
+def test_up_conv_places_each_tap():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    layer = UpConv(features=6)
+    variables = layer.init(jax.random.key(0), x)
+    variables["params"]["bias"] = jnp.arange(6.0)
+    kernel = np.asarray(variables["params"]["kernel"])
+    y = layer.apply(variables, x)
+    expected = np.zeros((2, 6, 8, 6), np.float32)
+    for a in range(2):
+        for b in range(2):
+            expected[:, a::2, b::2] = x @ kernel[a, b] + np.arange(6.0)
+    np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
