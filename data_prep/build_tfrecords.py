@@ -57,12 +57,15 @@ def build(
         raise UserError(f"{target}: exists: give --overwrite to replace it, or another --output")
 
     found = sources.open_source(source)
-    for case in tqdm(found.cases, desc="headers", unit="volume", leave=False):
-        sources.read_headers(case)
-    facts = [
-        sources.read_facts(case)
-        for case in tqdm(found.cases, desc="labels", unit="volume", leave=False)
-    ]
+    with _progress("headers", len(found.cases)) as progress:
+        for case in found.cases:
+            sources.read_headers(case)
+            progress.update()
+    facts = []
+    with _progress("labels", len(found.cases)) as progress:
+        for case in found.cases:
+            facts.append(sources.read_facts(case))
+            progress.update()
     for fact in facts:
         for note in fact.notes:
             print(f"{fact.case.volume_id}: {note}")
@@ -76,6 +79,10 @@ def build(
     print(table(cases))
     print(f"written to {written}")
     return written
+
+
+def _progress(what: str, num_volumes: int) -> tqdm:
+    return tqdm(desc=what, total=num_volumes, unit="volume", leave=False, disable=None)
 
 
 def _write(
@@ -99,7 +106,7 @@ def _write(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with tqdm(total=len(source.cases), desc="converting", unit="volume") as progress:
+        with _progress("records", len(source.cases)) as progress:
             head_ct = builder.HeadCt(
                 plan=builder.Plan(source, split_method, cases, on_volume=progress.update),
                 data_dir=partial / "new",

@@ -3,6 +3,7 @@
 import gzip
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
@@ -24,7 +25,7 @@ def nifti_bytes(
     stored: np.ndarray,
     affine: np.ndarray = LAS_AFFINE,
     *,
-    byte_order: str = "<",
+    byte_order: Literal["<", ">"] = "<",
     version: int = 1,
     scaling: tuple[float, float] = (np.nan, np.nan),
     qform_only: bool = True,

@@ -56,7 +56,7 @@ def test_every_stored_orientation_reads_the_same_and_is_written_back(tmp_path, o
 
     label = (volume.hu % 6).astype(np.uint8)
     volume_io.write_label(tmp_path / "label.nii.gz", label, volume)
-    written = nibabel.load(tmp_path / "label.nii.gz")
+    written = nibabel.Nifti1Image.from_filename(tmp_path / "label.nii.gz")
     np.testing.assert_array_equal(np.asarray(written.dataobj), stored % 6)
     np.testing.assert_allclose(written.affine, affine, atol=1e-5)
     assert written.get_data_dtype() == np.uint8

@@ -22,6 +22,8 @@ from mbh_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 _PREFETCHED_BATCHES = 4
+_DECODING_ERRORS = (tf.errors.OpError, ValueError)
+"""TensorFlow's message on a damaged record quotes its bytes, which may not even be text."""
 
 
 def hide_accelerators_from_tensorflow() -> None:
@@ -157,7 +159,7 @@ def _read_batches(
         else:
             try:
                 image, label = next(pixels)
-            except tf.errors.OpError as error:
+            except _DECODING_ERRORS as error:
                 raise _damaged_record(index, examples, error) from None
         yield _assemble(index, examples, image, label)
 
@@ -203,7 +205,7 @@ def _read_bytes(path: str, offset: int, length: int) -> bytes:
         return stream.read(length)
 
 
-def _damaged_record(index: SliceIndex, examples: np.ndarray, error: tf.errors.OpError) -> UserError:
+def _damaged_record(index: SliceIndex, examples: np.ndarray, error: Exception) -> UserError:
     """Finds the record of a failed batch that cannot be read."""
     for example in examples[examples >= 0]:
         place = tuple(
@@ -211,11 +213,9 @@ def _damaged_record(index: SliceIndex, examples: np.ndarray, error: tf.errors.Op
         )
         try:
             _read_slice(index, place, None)
-        except (tf.errors.OpError, ValueError) as cause:
-            path = index.paths[index.file[example]]
-            reason = str(getattr(cause, "message", cause)).splitlines()[0]
+        except _DECODING_ERRORS:
             return UserError(
-                f"{path}: damaged record of example {example} ({index.describe(example)}): "
-                f"convert again ({reason})"
+                f"{index.paths[index.file[example]]}: damaged record of example {example} "
+                f"({index.describe(example)}): convert again"
             )
-    return UserError(f"{index.directory}: cannot be read: {error.message.splitlines()[0]}")
+    return UserError(f"{index.directory}: cannot be read ({type(error).__name__})")

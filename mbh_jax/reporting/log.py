@@ -4,6 +4,8 @@ import logging
 import os
 import sys
 
+import absl.logging
+
 log = logging.getLogger("mbh_jax")
 
 
@@ -14,5 +16,5 @@ def start_logging() -> None:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
-    logging.getLogger("absl").setLevel(logging.WARNING)
+    absl.logging.set_verbosity(absl.logging.WARNING)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

@@ -29,8 +29,8 @@ def test_volumes_come_back_voxel_for_voxel(records_of, tiny_source_dir, tmp_path
         volume_io.write_volume(tmp_path / "image.nii.gz", labelled.volume)
         volume_io.write_label(tmp_path / "label.nii.gz", labelled.label, labelled.volume)
         for written, original in (("image", case.image), ("label", case.label)):
-            again = nibabel.load(tmp_path / f"{written}.nii.gz")
-            source = nibabel.load(original.path)
+            again = nibabel.Nifti1Image.from_filename(tmp_path / f"{written}.nii.gz")
+            source = nibabel.Nifti1Image.from_filename(original.path)
             np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(source.dataobj))
             np.testing.assert_allclose(again.affine, source.affine, atol=1e-5)
 

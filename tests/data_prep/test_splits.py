@@ -56,7 +56,7 @@ def test_classes_and_sizes_are_near_their_shares(seed):
         for label in FOREGROUND:
             with_class = [name for name in classes_of if label in classes_of[name]]
             here = sum(split_of[name] == split for name in with_class)
-            assert here == pytest.approx(share * len(with_class), abs=3)
+            assert here == pytest.approx(share * len(with_class), abs=4)
 
 
 def test_a_rare_class_is_on_every_side_where_it_can_be():
@@ -137,5 +137,5 @@ def test_impossible_splits_are_told():
     "fractions", [(0.7, 0.3), (0.7, 0.3, 0.0), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1)]
 )
 def test_impossible_fractions_are_told(fractions):
-    with pytest.raises(UserError, match="three numbers above 0 .* that add up to 1"):
+    with pytest.raises(UserError, match=r"three numbers above 0 .* that add up to 1"):
         splits.check_fractions(fractions)

@@ -1,0 +1,180 @@
+"""Blood between bone and brain: epidural lenses, subdural crescents and sheets along the falx."""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.phantom.brain import falx_arch
+from data_prep.phantom.filling import level_for_volume
+from data_prep.phantom.plan import EDH, SDH, HeadPlan
+from data_prep.phantom.scan import Grid
+from data_prep.phantom.shapes import FloatArray, Points, coverage
+from data_prep.phantom.skull import Skull
+
+HEAD_RADIUS_MM = 78.0
+FALCINE_SHARE = 0.2
+FALCINE_LARGEST_ML = 20.0
+
+# (|x|, y, z) in mm of the middle of an epidural haematoma on the bone, and its share: temporal and
+# temporoparietal (the middle meningeal artery, most of them), frontal, parietal.
+EPIDURAL_SITES = (
+    ((60.0, 0.0, -8.0), 0.30),
+    ((60.0, -12.0, 12.0), 0.25),
+    ((58.0, -25.0, 20.0), 0.20),
+    ((42.0, 55.0, 18.0), 0.15),
+    ((45.0, -35.0, 48.0), 0.10),
+)
+LENS_RATIO = 0.45
+"""Thickness of an epidural lens by its radius along the bone."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExtraAxial:
+    """One haematoma on a wall: it reaches `thickness_mm * profile` away from the wall.
+
+    Attributes:
+        profile: relative thickness over each point of the wall, constant along the way inwards.
+        thickness_mm: largest thickness.
+        from_wall: distance from the inner table, or from the falx, in mm.
+        entry: (3,) the middle on the wall, head frame, in mm.
+        pushes: whether the brain below yields; sheets along the falx are too thin to count.
+    """
+
+    profile: FloatArray
+    thickness_mm: float
+    from_wall: FloatArray
+    entry: npt.NDArray[np.float64]
+    pushes: bool = True
+
+    def distance(self) -> FloatArray:
+        """Signed distance to the haematoma's surface in mm, positive inside."""
+        below = np.float32(self.thickness_mm) * self.profile - self.from_wall
+        return np.where(self.profile > 0.0, below, -np.abs(self.from_wall) - np.float32(10.0))
+
+
+def place_extra_axial(
+    plan: HeadPlan, rng: np.random.Generator, grid: Grid, skull: Skull, tone: FloatArray
+) -> dict[int, ExtraAxial]:
+    """Places the epidural and the subdural haematoma of a plan, on opposite sides.
+
+    Args:
+        plan: which of them, how much.
+        rng: shared by all studies of a head.
+        grid: the fields' grid.
+        skull: fields on the grid.
+        tone: noise on the grid that makes the crescent uneven.
+    """
+    side = float(rng.choice((-1.0, 1.0)))
+    shares = [share for _, share in EPIDURAL_SITES]
+    lateral, *site = EPIDURAL_SITES[rng.choice(len(EPIDURAL_SITES), p=shares)][0]
+    jitter_mm = rng.normal(0.0, 7.0, 2)
+    along_falx = rng.random() < FALCINE_SHARE
+    placed: dict[int, ExtraAxial] = {}
+    if EDH in plan.volumes_ml:
+        entry = np.array([side * lateral, *site])
+        placed[EDH] = _epidural(plan.volumes_ml[EDH], entry, grid, skull)
+    if SDH in plan.volumes_ml:
+        volume_ml = plan.volumes_ml[SDH]
+        if along_falx and volume_ml < FALCINE_LARGEST_ML:
+            entry = np.array([-side, -35.0 + 4.0 * jitter_mm[0], 45.0 + jitter_mm[1]])
+            placed[SDH] = _falcine(volume_ml, entry, grid, skull)
+        else:
+            entry = np.array([-side * 55.0, 4.0 + jitter_mm[0], 30.0 + jitter_mm[1]])
+            placed[SDH] = _subdural(volume_ml, entry, grid, skull, tone)
+    return placed
+
+
+def suture_distance(points: Points, entry: npt.NDArray[np.float64]) -> FloatArray:
+    """Distance in mm to the sagittal, coronal and lambdoid sutures, positive on `entry`'s bone.
+
+    The coronal suture falls from the bregma, 10 mm before the middle of the vertex, forwards to the
+    pterion; the lambdoid suture from the lambda to the asterion behind the ear.
+    """
+    x, y, z = points
+    side = np.float32(np.sign(entry[0]))
+    coronal = (y - np.float32(10.0) - np.float32(0.36) * (np.float32(70.0) - z)) / np.float32(
+        np.hypot(1.0, 0.36)
+    )
+    lambdoid = (y + np.float32(76.0) - np.float32(0.35) * np.abs(x)) / np.float32(
+        np.hypot(1.0, 0.35)
+    )
+    is_frontal = entry[1] - 10.0 - 0.36 * (70.0 - entry[2]) > 0.0
+    own_side = coronal if is_frontal else -coronal
+    return np.minimum.reduce([side * x, own_side, lambdoid])
+
+
+def _epidural(
+    volume_ml: float, entry: npt.NDArray[np.float64], grid: Grid, skull: Skull
+) -> ExtraAxial:
+    # A lens of radius R and thickness q R holds pi R^2 * q R / 2.
+    radius_mm = (1000.0 * volume_ml / (0.5 * np.pi * LENS_RATIO)) ** (1.0 / 3.0)
+    until_suture = (suture_distance(grid.points, entry) / np.float32(6.0)).clip(0.0, 1.0)
+    arc = _arc_mm(grid.points, entry)
+    for _ in range(6):
+        lens = np.maximum(1.0 - (arc / np.float32(radius_mm)) ** 2, 0.0)
+        profile = lens * until_suture
+        thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.cell_ml)
+        if thickness_mm < min(0.75 * radius_mm, 38.0):
+            break
+        radius_mm *= 1.15
+    return ExtraAxial(profile, thickness_mm, skull.cavity, entry)
+
+
+def _subdural(
+    volume_ml: float,
+    entry: npt.NDArray[np.float64],
+    grid: Grid,
+    skull: Skull,
+    tone: FloatArray,
+) -> ExtraAxial:
+    x, y, z = grid.points
+    side = np.float32(np.sign(entry[0]))
+    usual_mm = 3.0 + 0.075 * volume_ml
+    radius_mm = float(np.sqrt(1000.0 * volume_ml / usual_mm / np.pi) * 1.25)
+    # The crescent ends at the falx and above the floor of the middle fossa, not at sutures, and it
+    # is longer from front to back than it is high.
+    arc = _arc_mm(Points(x, y * np.float32(0.8), z), entry)
+    until_falx = ((side * x - np.float32(3.0)) / np.float32(8.0)).clip(0.0, 1.0)
+    until_floor = ((z + np.float32(34.0)) / np.float32(14.0)).clip(0.0, 1.0)
+    uneven = (1.0 + np.float32(0.15) * tone).clip(0.5, 1.5) * until_falx * until_floor
+    for _ in range(6):
+        fall = ((np.float32(radius_mm) - arc) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
+        profile = np.sqrt(fall) * uneven
+        thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.cell_ml)
+        if thickness_mm < 6.0 + 0.12 * volume_ml:
+            break
+        radius_mm *= 1.15
+    return ExtraAxial(profile, thickness_mm, skull.cavity, entry)
+
+
+def _falcine(
+    volume_ml: float, entry: npt.NDArray[np.float64], grid: Grid, skull: Skull
+) -> ExtraAxial:
+    x, y, z = grid.points
+    from_falx = np.float32(np.sign(entry[0])) * x
+    from_falx = np.where(skull.cavity > 1.0, from_falx, np.float32(-5.0))
+    radius_mm = float(np.sqrt(1000.0 * volume_ml / (3.0 + 0.1 * volume_ml) / np.pi) * 1.3)
+    in_plane = np.hypot(y - np.float32(entry[1]), z - np.float32(entry[2]))
+    on_falx = (falx_arch(grid.points) / np.float32(4.0)).clip(0.0, 1.0)
+    fall = ((np.float32(radius_mm) - in_plane) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
+    profile = np.sqrt(fall) * on_falx
+    thickness_mm = _thickness_for_volume(profile, from_falx, volume_ml, grid.cell_ml)
+    return ExtraAxial(profile, min(thickness_mm, 12.0), from_falx, entry, pushes=False)
+
+
+def _arc_mm(points: Points, entry: npt.NDArray[np.float64]) -> FloatArray:
+    """Distance along the skull, as a chord on a sphere, between each point's ray and `entry`'s."""
+    tx, ty, tz = (entry / np.linalg.norm(entry)).astype(np.float32)
+    cosine = (points.x * tx + points.y * ty + points.z * tz) / points.radius()
+    return np.float32(HEAD_RADIUS_MM) * np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0))
+
+
+def _thickness_for_volume(
+    profile: FloatArray, from_wall: FloatArray, volume_ml: float, cell_ml: float
+) -> float:
+    """The largest thickness with which the haematoma holds a volume."""
+    near = (profile > 0.02) & (from_wall > -2.0) & (from_wall < 60.0)
+    score = -from_wall[near] / profile[near]
+    room_ml = coverage(from_wall[near], 2.0) * np.float32(cell_ml)
+    return max(-level_for_volume(score, room_ml, volume_ml), 0.5)

@@ -1,0 +1,251 @@
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from conftest import nifti_bytes, tiny_volume, write_case, write_tiny_source
+from PIL import Image
+
+from data_prep import build_tfrecords, sources
+from mbh_jax.data import pipeline
+from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
+from mbh_jax.errors import UserError
+from mbh_jax.labels import LABELS
+
+SAMPLE = Path(__file__).parents[2].parent / "shared" / "bhsd_sample"
+needs_sample = pytest.mark.skipif(
+    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not at hand"
+)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_writes_a_tensorflow_dataset(tiny_dataset_dir):
+    for builder in (
+        tfds.builder("head_ct", data_dir=tiny_dataset_dir),
+        tfds.builder_from_directory(tiny_dataset_dir / "head_ct" / "1.0.0"),
+    ):
+        assert tuple(builder.info.splits) == SPLIT_NAMES
+        records = list(tfds.as_numpy(builder.as_dataset(split="train")))
+        assert len(records) == builder.info.splits["train"].num_examples
+        place = [(record["volume_id"], int(record["slice_index"])) for record in records]
+        assert place == sorted(place)
+        assert records[0]["image"].dtype == np.int16
+        assert records[0]["label"].dtype == np.uint8
+    assert sorted(path.name for path in tiny_dataset_dir.rglob("*") if path.is_dir()) == [
+        "1.0.0",
+        "head_ct",
+    ]
+
+
+def test_command_says_what_it_wrote(tiny_source_dir, tmp_path, capsys):
+    arguments = ["--source", str(tiny_source_dir), "--output", str(tmp_path / "new" / "output")]
+    build_tfrecords.main([*arguments, "--seed", "3", "--fractions", "0.5,0.25,0.25"])
+    told = capsys.readouterr().out
+    assert "split: patient (chosen by the volume names), seed 3" in told
+    assert f"written to {tmp_path}/new/output/head_ct/1.0.0" in told
+    index = SliceIndex.load(tmp_path / "new" / "output")
+    assert index.split_method == {
+        "method": "patient",
+        "seed": 3,
+        "fractions": [0.5, 0.25, 0.25],
+    }
+    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
+    for split in SPLIT_NAMES:
+        volumes = [volume for volume in index.volumes if volume.split == split]
+        slices, blood = len(index.examples(split)), len(index.examples(split, "blood"))
+        counts = [len({volume.patient_id for volume in volumes}), len(volumes), slices, blood]
+        assert rows[split] == [*map(str, counts), *[f"{blood}/{len(volumes)}"] * 5]
+
+
+def test_same_input_same_bytes_in_another_process_and_place(tiny_source_dir, tmp_path):
+    build_tfrecords.build(tiny_source_dir, tmp_path / "here")
+    copy = shutil.copytree(tiny_source_dir, tmp_path / "elsewhere" / tiny_source_dir.name)
+    for file in copy.rglob("*.gz"):
+        os.utime(file, (0, 0))
+    command = "from data_prep.build_tfrecords import main; main()"
+    arguments = ["--source", str(copy), "--output", str(tmp_path / "there")]
+    subprocess.run([sys.executable, "-c", command, *arguments], check=True, capture_output=True)
+    assert files_of(tmp_path / "here") == files_of(tmp_path / "there")
+    for content in files_of(tmp_path / "here").values():
+        assert str(tmp_path).encode() not in content
+
+
+def test_an_existing_dataset_stays_until_the_new_one_is_whole(make_source, tmp_path):
+    output = tmp_path / "output"
+    build_tfrecords.build(make_source(num_volumes=4), output)
+    (output / "notes.txt").write_text("not of the dataset")
+    before = files_of(output)
+    with pytest.raises(UserError, match="head_ct: exists: give --overwrite"):
+        build_tfrecords.build(tmp_path / "source", output)
+
+    damaged = shutil.copytree(tmp_path / "source", tmp_path / "damaged")
+    last = sorted((damaged / "images").iterdir())[-1]
+    last.write_bytes(last.read_bytes()[:-30])
+    with pytest.raises(UserError, match=f"{last}: truncated"):
+        build_tfrecords.build(damaged, output, overwrite=True)
+    assert files_of(output) == before
+
+    more = write_tiny_source(tmp_path / "more", num_volumes=5)
+    build_tfrecords.build(more, output, overwrite=True)
+    assert len(SliceIndex.load(output).volumes) == 5
+    assert (output / "notes.txt").exists()
+    assert sorted(path.name for path in output.iterdir()) == ["head_ct", "notes.txt"]
+
+
+def test_what_a_killed_run_left_is_removed(make_source, tmp_path):
+    left = tmp_path / "output" / ".incomplete" / "new" / "head_ct"
+    left.mkdir(parents=True)
+    (left / "half.tfrecord").write_bytes(b"half")
+    build_tfrecords.build(make_source(num_volumes=4), tmp_path / "output")
+    assert [path.name for path in (tmp_path / "output").iterdir()] == ["head_ct"]
+
+
+def spoil_shape(source):
+    hu, label = tiny_volume(0, 5)
+    write_case(source, "ID_00000009_ID_9", nifti_bytes(hu), nifti_bytes(label[:, :, :4]))
+
+
+def spoil_label(source):
+    hu, label = tiny_volume(0, 5)
+    write_case(source, "ID_00000009_ID_9", nifti_bytes(hu), nifti_bytes(label + np.uint16(1)))
+
+
+def spoil_dimensions(source):
+    four = np.zeros((8, 8, 3, 2), np.int16)
+    write_case(source, "ID_00000009_ID_9", nifti_bytes(four), nifti_bytes(four))
+
+
+def spoil_format(source):
+    (source / "images" / "ID_00000009_ID_9.nii").write_bytes(b"no NIfTI" * 99)
+    (source / "ground truths" / "ID_00000009_ID_9.nii").write_bytes(b"no NIfTI" * 99)
+
+
+def spoil_partner(source):
+    (source / "images" / "ID_00000009_ID_9.nii").write_bytes(b"")
+
+
+def spoil_voxels(source):
+    hu, label = tiny_volume(0, 5)
+    image = nifti_bytes(np.where(hu > 500, np.nan, hu).astype(np.float32))
+    write_case(source, "ID_00000009_ID_9", image, nifti_bytes(label))
+
+
+def spoil_compression(source):
+    hu, label = tiny_volume(0, 5)
+    write_case(source, "ID_00000009_ID_9", nifti_bytes(hu), nifti_bytes(label))
+    path = source / "images" / "ID_00000009_ID_9.nii.gz"
+    path.write_bytes(gzip.compress(nifti_bytes(hu))[:-9])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (spoil_shape, "label of shape"),
+        (spoil_label, "label value 6"),
+        (spoil_dimensions, "give one 3-D volume"),
+        (spoil_format, "not a NIfTI file"),
+        (spoil_partner, "has no partner in 'ground truths/'"),
+        (spoil_voxels, "NaN or infinite voxels"),
+        (spoil_compression, "truncated"),
+    ],
+)
+def test_a_bad_case_is_named_and_nothing_is_left(make_source, tmp_path, capsys, spoil, message):
+    source = make_source(num_volumes=4)
+    spoil(source)
+    output = tmp_path / "deep" / "output"
+    with pytest.raises(SystemExit) as exit_:
+        build_tfrecords.main(["--source", str(source), "--output", str(output)])
+    assert exit_.value.code == 1
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: ")
+    assert message in told
+    assert "ID_00000009_ID_9" in told
+    assert not (tmp_path / "deep").exists()
+
+
+def test_output_that_cannot_be_written(make_source, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"file/output: cannot be written \(Not a directory\)"):
+        build_tfrecords.build(make_source(num_volumes=4), tmp_path / "file" / "output")
+
+
+def test_differing_affines_are_told_and_kept(make_source, tmp_path, capsys):
+    source = make_source(num_volumes=4)
+    hu, label = tiny_volume(5, 5)
+    write_case(source, "moved", nifti_bytes(hu), nifti_bytes(label, np.diag([1.0, 1, 5, 1])))
+    build_tfrecords.build(source, tmp_path / "output")
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("moved: ")]
+    (volume,) = [
+        volume
+        for volume in SliceIndex.load(tmp_path / "output").volumes
+        if volume.volume_id == "moved"
+    ]
+    assert told == [f"moved: {note}" for note in volume.notes]
+    np.testing.assert_allclose(volume.spacing_mm, [0.5, 0.5, 5.0], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def sample_index(tmp_path_factory):
+    output = tmp_path_factory.mktemp("sample")
+    build_tfrecords.build(SAMPLE / "label_sample.zip", output)
+    return SliceIndex.load(output)
+
+
+@needs_sample
+def test_real_sample_converts_whole(sample_index):
+    assert len(sample_index.volumes) == 25
+    assert len(sample_index) == 36
+    slices_with = (sample_index.pixels_per_class > 0).sum(axis=0)
+    assert list(slices_with[1:]) == [4, 11, 15, 15, 20]
+    metadata = json.loads((sample_index.directory / "metadata.json").read_text())
+    assert metadata["source"] == {"name": "label_sample.zip", "layout": "bhsd"}
+    patients = [{v.patient_id for v in sample_index.volumes if v.split == s} for s in SPLIT_NAMES]
+    assert sum(map(len, patients)) == 25
+
+
+@needs_sample
+def test_real_sample_equals_its_pictures(sample_index):
+    """PNG names: 100000 + 1000 * (number in the made-up volume name) + slice, upside down."""
+    pictures: dict[int, list[Path]] = {}
+    for path in sorted((SAMPLE / "png" / "images").iterdir()):
+        pictures.setdefault(int(path.stem) // 1000 - 100, []).append(path)
+    everything = np.arange(len(sample_index), dtype=np.int32)
+    palette = {label.rgb: value for value, label in enumerate(LABELS)}
+    for batch in pipeline.eval_batches(sample_index, everything, global_batch=1):
+        volume = sample_index.volumes[batch["volume"][0]]
+        number = int(volume.patient_id.removeprefix("ID_a"), 16)
+        image_path = pictures[number][batch["slice_index"][0]]
+        grey = np.asarray(Image.open(image_path).convert("L"))[::-1]
+        np.testing.assert_array_equal(batch["image"][0, ..., 0], grey)
+        mask = np.asarray(Image.open(SAMPLE / "png" / "masks" / image_path.name).convert("RGB"))
+        label = np.zeros(mask.shape[:2], np.uint8)
+        for rgb, value in palette.items():
+            label[(mask[::-1] == rgb).all(axis=-1)] = value
+        np.testing.assert_array_equal(batch["label"][0], label)
+
+
+@needs_sample
+def test_real_sample_round_trip(sample_index):
+    """Geometry of the records equals what nibabel makes of the source's headers."""
+    cases = {c.volume_id: c for c in sources.open_source(SAMPLE / "label_sample.zip").cases}
+    for volume in sample_index.volumes:
+        with cases[volume.volume_id].image.open() as stream:
+            header = nibabel.Nifti1Image.from_bytes(gzip.decompress(stream.read())).header
+        assert volume.stored_axcodes == "LAS"
+        rows = volume.shape[1]
+        expected = header.get_qform() @ [3, rows - 1 - 5, volume.num_slices - 1, 1]
+        np.testing.assert_allclose(volume.affine @ [3, 5, volume.num_slices - 1, 1], expected)
