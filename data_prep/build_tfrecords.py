@@ -116,9 +116,7 @@ def _write(
                     download_config=tfds.download.DownloadConfig(try_download_gcs=False)
                 )
         target = output / DATASET_NAME
-        if target.exists():
-            target.rename(partial / "old")
-        (partial / "new" / DATASET_NAME).rename(target)
+        _replace(target, partial / "new" / DATASET_NAME, partial / "old")
         return target / str(head_ct.version)
     except OSError as error:
         raise UserError(f"{output}: cannot be written ({error.strerror or error})") from None
@@ -129,6 +127,18 @@ def _write(
         for folder in new_folders:
             if folder.exists() and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _replace(target: Path, new: Path, old: Path) -> None:
+    """Moves `new` to `target`, and what was there to `old`, or back if that fails."""
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
 
 
 def table(cases: Mapping[str, Sequence[sources.CaseFacts]]) -> str:

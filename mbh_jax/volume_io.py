@@ -1,66 +1,52 @@
 """CT volumes in and masks out, with their geometry kept.
 
-The only module that reads or writes NIfTI geometry. Inside the program every volume has one
-orientation, "LPS": array axes (slice, row, column) run from inferior to superior, from anterior to
-posterior and from the patient's right to the left, so that a slice shown as an image looks
-radiological (anterior up, the patient's right on the left of the picture). Files stored otherwise
-are turned to it along their nearest axes; a gantry tilt or an oblique scan stays in the affine, and
-voxels are never resampled. BHSD stores (R->L, P->A, I->S), "LAS" in NIfTI's code: its slices come
-out turned 90 degrees counter-clockwise from the stored array.
+The only module that turns and places arrays; `mbh_jax.nifti` reads the stored bytes for it. Inside
+the program every volume has one orientation, "LPS": array axes (slice, row, column) run from
+inferior to superior, from anterior to posterior and from the patient's right to the left, so that a
+slice shown as an image looks radiological (anterior up, the patient's right on the left of the
+picture). Files stored otherwise are turned to it along their nearest axes; a gantry tilt or an
+oblique scan stays in the affine, and voxels are never resampled. BHSD stores (R->L, P->A, I->S),
+"LAS" in NIfTI's code: its slices come out turned 90 degrees counter-clockwise.
 
 An affine here maps voxel (column, row, slice) of the LPS array to RAS+ millimetres, as NIfTI's maps
 (i, j, k): the array axes are the reverse of the affine's columns.
 """
 
-import contextlib
-import gzip
 import os
-import struct
 import tempfile
-import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
 from nibabel import orientations
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
 from mbh_jax.errors import UserError
 from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.nifti import Header, read_header, read_stored, source_name
 
 PROGRAM_AXCODES = ("L", "P", "S")
 """Where (column, row, slice) of every array in the program point to."""
 
-_NIFTI1_HEADER_BYTES = 348
-_NIFTI2_HEADER_BYTES = 540
-_GZIP_MAGIC = b"\x1f\x8b"
-_TRAILING_BYTES = 1 << 20
-"""Bytes after the voxels that are read, to reach gzip's checksum, and otherwise ignored."""
+__all__ = [
+    "Header",
+    "LabelledVolume",
+    "Volume",
+    "affine_distance_mm",
+    "pixels_per_class",
+    "read_header",
+    "read_label",
+    "read_label_like",
+    "read_volume",
+    "spacing_mm",
+    "voxel_volume_ml",
+    "write_label",
+    "write_volume",
+]
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a NIfTI file's header says, as stored.
-
-    Attributes:
-        shape: voxels along the stored axes (i, j, k).
-        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-
-    @property
-    def axcodes(self) -> str:
-        """Where the stored axes point to, such as "LAS"."""
-        return "".join(nibabel.aff2axcodes(self.affine))
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Volume:
     """A CT volume in the program's orientation.
 
@@ -80,7 +66,7 @@ class Volume:
         return spacing_mm(self.affine)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LabelledVolume:
     """A volume, its (slices, rows, columns) uint8 labels, and whose it is."""
 
@@ -116,22 +102,6 @@ def affine_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, 
     return float(np.linalg.norm(difference, axis=-1).max())
 
 
-def read_header(source: Path | BinaryIO, name: str | None = None) -> Header:
-    """Reads and checks the header only.
-
-    Args:
-        source: a .nii or .nii.gz file, or such a file open for reading.
-        name: what errors call it; the path unless given.
-
-    Raises:
-        UserError: if it is not NIfTI, is not a 3-D volume of numbers or has no usable geometry.
-    """
-    name = _name(source, name)
-    with _errors_named(name), _open(source) as stream:
-        header, _ = _parse_header(stream, name)
-    return _checked_header(header, name)
-
-
 def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
     """Reads a CT volume and turns it to the program's orientation.
 
@@ -144,8 +114,8 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
     Raises:
         UserError: if it cannot be read, or holds NaN, infinite or impossible HU.
     """
-    name = _name(source, name)
-    header, stored = _read(source, name)
+    name = source_name(source, name)
+    header, stored = read_stored(source, name)
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise UserError(f"{name}: NaN or infinite voxels: repair or remove the volume")
     low, high = stored.min(), stored.max()
@@ -172,8 +142,8 @@ def read_label(source: Path | BinaryIO, name: str | None = None) -> tuple[np.nda
     Raises:
         UserError: if it cannot be read, or holds a value that is not one of 0..5.
     """
-    name = _name(source, name)
-    header, stored = _read(source, name)
+    name = source_name(source, name)
+    header, stored = read_stored(source, name)
     return _turn_to_program(_checked_label(stored, name), header), header
 
 
@@ -188,8 +158,8 @@ def read_label_like(
     Raises:
         UserError: as `read_label`, and if the two shapes disagree.
     """
-    name = _name(source, name)
-    header, stored = _read(source, name)
+    name = source_name(source, name)
+    header, stored = read_stored(source, name)
     if header.shape != image.shape:
         raise UserError(
             f"{name}: label of shape {header.shape}, its image {image.shape}: they must be equal"
@@ -261,107 +231,3 @@ def _checked_label(stored: np.ndarray, name: str) -> np.ndarray:
         wrong = low if low < 0 else high
         raise UserError(f"{name}: label value {wrong:g}: labels must be 0 to {NUM_CLASSES - 1}")
     return stored.astype(np.uint8)
-
-
-def _name(source: Path | BinaryIO, name: str | None) -> str:
-    return name or str(source if isinstance(source, Path) else getattr(source, "name", "volume"))
-
-
-@contextlib.contextmanager
-def _errors_named(name: str) -> Iterator[None]:
-    """Turns what reading a damaged file raises into one line with the file's name."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{name}: truncated or damaged ({error}): fetch it again") from None
-    except (ImageFileError, HeaderDataError, struct.error, KeyError, ValueError) as error:
-        raise UserError(f"{name}: not a readable NIfTI volume ({error})") from None
-    except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror or error})") from None
-
-
-@contextlib.contextmanager
-def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """A stream of the decompressed bytes, whether or not the file is gzip."""
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
-        magic = stream.read(len(_GZIP_MAGIC))
-        stream.seek(0)
-        if magic == _GZIP_MAGIC:
-            unzipped = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
-            yield cast(BinaryIO, unzipped)
-        else:
-            yield stream
-
-
-def _parse_header(
-    stream: BinaryIO, name: str
-) -> tuple[nibabel.Nifti1Header | nibabel.Nifti2Header, bytes]:
-    """The header and the bytes it was made of."""
-    raw = stream.read(_NIFTI1_HEADER_BYTES)
-    kinds = {
-        _NIFTI1_HEADER_BYTES: nibabel.Nifti1Header,
-        _NIFTI2_HEADER_BYTES: nibabel.Nifti2Header,
-    }
-    sizes = {size for code in "<>" for size in struct.unpack(f"{code}i", raw[:4].ljust(4))}
-    size = next((size for size in kinds if size in sizes), None)
-    if size is None:
-        raise UserError(f"{name}: not a NIfTI file: give .nii or .nii.gz volumes")
-    raw += stream.read(size - len(raw))
-    if len(raw) < size:
-        raise UserError(f"{name}: truncated in the header: fetch it again")
-    header = kinds[size](raw, check=False)  # The check would put 1 mm where spacing is 0.
-    if not header["magic"].item().startswith(b"n+"):
-        raise UserError(f"{name}: not a single-file NIfTI: give .nii or .nii.gz volumes")
-    return header, raw
-
-
-def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: str) -> Header:
-    with _errors_named(name):
-        dtype = header.get_data_dtype()
-        shape = tuple(int(size) for size in header.get_data_shape())
-    if dtype.kind not in "iuf":
-        raise UserError(f"{name}: voxels of type {dtype} are not single numbers: give a CT volume")
-    if len(shape) != 3 or min(shape) < 1:
-        raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
-    for affine, code in (header.get_sform(coded=True), _qform(header)):
-        if code and affine is not None and _usable(affine):
-            return Header((shape[0], shape[1], shape[2]), np.asarray(affine, np.float64))
-    raise UserError(
-        f"{name}: no usable geometry: neither sform nor qform holds a finite affine with spacing "
-        "above zero: restore it in the file"
-    )
-
-
-def _qform(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, int]:
-    try:
-        return header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):
-        return None, 0
-
-
-def _usable(affine: np.ndarray) -> bool:
-    return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-9
-
-
-def _read(source: Path | BinaryIO, name: str) -> tuple[Header, np.ndarray]:
-    """The header, and the scaled voxels on the stored axes (i, j, k)."""
-    with _errors_named(name), _open(source) as stream:
-        nifti_header, raw = _parse_header(stream, name)
-        header = _checked_header(nifti_header, name)
-        data_start = max(int(nifti_header.get_data_offset()), len(raw))
-        data_bytes = int(np.prod(header.shape)) * nifti_header.get_data_dtype().itemsize
-        # A read to the end of the file makes gzip check its checksum; the limit stops bombs.
-        body = stream.read(data_start + data_bytes + _TRAILING_BYTES - len(raw))
-        data = body[data_start - len(raw) :][:data_bytes]
-        if len(data) < data_bytes:
-            raise UserError(
-                f"{name}: truncated: {len(data)} of {data_bytes} bytes of voxels: fetch it again"
-            )
-        stored = np.frombuffer(data, nifti_header.get_data_dtype()).reshape(header.shape, order="F")
-        slope, inter = nifti_header.get_slope_inter()
-    if slope is not None and (slope, inter) != (1.0, 0.0):
-        stored = stored.astype(np.float64) * slope + inter
-    return header, stored

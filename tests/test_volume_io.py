@@ -1,16 +1,20 @@
+import ast
+import csv
 import gzip
 import io
 import itertools
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
-from conftest import LAS_AFFINE, nifti_bytes
+from tiny_ct import LAS_AFFINE, nifti_bytes
 
 from mbh_jax import volume_io
 from mbh_jax.errors import UserError
 
+FACTS = Path(__file__).parents[1].parent / "shared" / "bhsd_facts" / "label_headers.csv"
 RNG = np.random.default_rng(0)
 HU = RNG.integers(-1024, 3000, (4, 5, 6)).astype(np.int16)
 """(slices, rows, columns): all sizes and values differ, so that no wrong turn goes unnoticed."""
@@ -94,6 +98,36 @@ def test_versions_byte_orders_types_and_compression(version, byte_order, dtype, 
 def test_scaling(scaling, expected):
     stored = np.full((2, 3, 4), 100, np.int16)
     assert (read(nifti_bytes(stored, scaling=scaling)).hu == expected).all()
+
+
+@pytest.mark.skipif(not FACTS.exists(), reason="the list of BHSD's real headers is not at hand")
+def test_all_real_headers_are_understood():
+    with FACTS.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 192
+    for row in rows:
+        fields: dict[str, Any] = {
+            name: np.array(ast.literal_eval(row[name]))
+            for name in ("dim", "pixdim", "srow_x", "srow_y", "srow_z")
+        }
+        for name in ("b", "c", "d"):
+            fields[f"quatern_{name}"] = np.float32(row[f"quatern_{name}"])
+        for name in ("x", "y", "z"):
+            fields[f"qoffset_{name}"] = np.float32(row[f"qoffset_{name}"])
+        for name in ("datatype", "bitpix", "qform_code", "sform_code", "xyzt_units"):
+            fields[name] = np.int64(row[name])
+        fields |= {"scl_slope": np.nan, "scl_inter": np.nan}
+        header = volume_io.read_header(io.BytesIO(header_with(**fields)), row["filename"])
+        assert header.axcodes == "LAS"
+        np.testing.assert_array_equal(header.shape, fields["dim"][1:4])
+        spacing_mm = volume_io.spacing_mm(header.affine)
+        np.testing.assert_allclose(spacing_mm, fields["pixdim"][1:4], rtol=1e-5)
+
+
+def test_a_fourth_axis_of_one_is_dropped():
+    stored = RNG.integers(0, 99, (4, 5, 3, 1)).astype(np.int16)
+    volume = read(nifti_bytes(stored))
+    np.testing.assert_array_equal(volume.hu, np.rot90(stored[..., 0]).transpose(2, 0, 1))
 
 
 def test_header_alone():

@@ -6,6 +6,7 @@ displacement by a bleed has been taken off, so that mass effect moves everything
 """
 
 import dataclasses
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -126,23 +127,15 @@ def make_brain(
         grid_mm: the grid's spacing.
     """
     fold, reach = _folds(rng, cerebrum, points, depth, grid_mm)
-    both = points.mirrored()
-    nuclei = np.maximum.reduce(
-        [
-            shapes.ellipsoid(both, (14.5, 25.0, 6.0), (4.5, 8.5, 8.5)),
-            shapes.ellipsoid(both, (25.0, 7.0, 1.0), (6.5, 15.0, 10.0)),
-            shapes.ellipsoid(both, (11.5, -10.0, 5.0), (7.5, 13.0, 9.0)),
-        ]
-    )
-    brainstem = shapes.chain(points, BRAINSTEM)
+    brainstem = shapes.in_slab(points, (-110.0, 15.0), _brainstem)
     tone = PeriodicNoise(rng, 28.0, 0.6).on_grid(points)
     return Brain(
         *points,
         depth=depth,
         fold=fold,
         reach=reach,
-        ventricle=_ventricles(cerebrum, points),
-        nuclei=nuclei,
+        ventricle=shapes.in_slab(points, (-65.0, 45.0), functools.partial(_ventricles, cerebrum)),
+        nuclei=shapes.in_slab(points, (-20.0, 26.0), _nuclei),
         cistern=_cisterns(points, brainstem, tone),
         brainstem=brainstem,
         tone=tone,
@@ -214,13 +207,25 @@ def _folds(
     """
     outwards = np.float32(1.0) + np.float32(0.85) * depth.clip(0.0, 40.0) / points.radius()
     pattern = PeriodicNoise(rng, 25.0, 0.22).at(Points(*(p * outwards for p in points)))
-    squared = np.zeros_like(pattern)
+    squared: FloatArray = np.zeros_like(pattern)
     for slope in np.gradient(pattern, np.float32(grid_mm)):
         squared += slope * slope
-    fold = pattern / np.maximum(np.sqrt(squared), np.float32(0.10))
+    fold = pattern / np.sqrt(squared).clip(0.1, None)
     variation = PeriodicNoise(rng, 50.0, 0.5).on_grid(points)
     reach = np.float32(cerebrum.sulcus_depth_mm) + np.float32(4.0) * variation - depth
     return fold, np.minimum(reach, -infratentorial(points) - np.float32(2.0))
+
+
+def _brainstem(points: Points) -> FloatArray:
+    return shapes.chain(points, BRAINSTEM)
+
+
+def _nuclei(points: Points) -> FloatArray:
+    both = points.mirrored()
+    caudate = shapes.ellipsoid(both, (14.5, 25.0, 6.0), (4.5, 8.5, 8.5))
+    lentiform = shapes.ellipsoid(both, (25.0, 7.0, 1.0), (6.5, 15.0, 10.0))
+    thalamus = shapes.ellipsoid(both, (11.5, -10.0, 5.0), (7.5, 13.0, 9.0))
+    return np.maximum.reduce([caudate, lentiform, thalamus])
 
 
 def _ventricles(cerebrum: Cerebrum, points: Points) -> FloatArray:
@@ -237,12 +242,16 @@ def _ventricles(cerebrum: Cerebrum, points: Points) -> FloatArray:
 
 
 def _cisterns(points: Points, brainstem: FloatArray, tone: FloatArray) -> FloatArray:
-    half_mm = np.float32(1.6) + np.float32(0.6) * tone
+    half_mm = (np.float32(1.1) + np.float32(1.2) * tone).clip(0.0, 2.6)
     around = half_mm - np.abs(brainstem + half_mm)
     around = np.minimum(
         around, np.minimum(np.float32(-9.0) - points.z, points.y + np.float32(24.0))
     )
+    return np.maximum(around, shapes.in_slab(points, (-95.0, 15.0), _wide_cisterns))
+
+
+def _wide_cisterns(points: Points) -> FloatArray:
     suprasellar = shapes.ellipsoid(points, (0.0, 12.0, -25.0), (14.0, 9.0, 8.0))
     quadrigeminal = shapes.ellipsoid(points, (0.0, -29.0, -7.0), (13.0, 4.5, 7.0))
     magna = shapes.ellipsoid(points, (0.0, -66.0, -72.0), (16.0, 9.0, 7.0))
-    return np.maximum.reduce([around, suprasellar, quadrigeminal, magna])
+    return np.maximum.reduce([suprasellar, quadrigeminal, magna])

@@ -22,8 +22,8 @@ def displace(
     """Moves tissue out of the way of bleeds.
 
     Below an extra-axial bleed the surface yields by the bleed's thickness and the midline by about
-    a quarter of it. A parenchymal bleed of radius a moves the tissue at distance r outwards by a^3 /
-    6 r^2, half of what would keep the tissue's volume: the rest of it is destroyed.
+    a quarter of it. A parenchymal bleed of radius a moves the tissue at distance r outwards by
+    a^3 / (6 r^2), half of what would keep the tissue's volume: the rest of it is destroyed.
 
     Args:
         walls: extra-axial bleeds.

@@ -50,7 +50,10 @@ class ExtraAxial:
     def distance(self) -> FloatArray:
         """Signed distance to the haematoma's surface in mm, positive inside."""
         below = np.float32(self.thickness_mm) * self.profile - self.from_wall
-        return np.where(self.profile > 0.0, below, -np.abs(self.from_wall) - np.float32(10.0))
+        # The wall itself is cut elsewhere; a slack of 1 mm leaves no gap before it.
+        inside = np.minimum(below, self.from_wall + np.float32(1.0))
+        beside = -np.abs(self.from_wall) - np.float32(10.0)
+        return np.where(self.profile > 0.0, inside, beside)
 
 
 def place_extra_axial(

@@ -46,7 +46,9 @@ class PeriodicNoise:
         stride = 3
         field = self.at(Points(*(p[::stride, ::stride, ::stride] for p in points)))
         for axis, length in enumerate(points.x.shape):
-            field = _stretch(field, axis, np.arange(length, dtype=np.float32) / stride)
+            field = _stretch(
+                field, axis, np.linspace(0.0, (length - 1) / stride, length, dtype=np.float32)
+            )
         return field
 
 
@@ -85,11 +87,11 @@ def _stretch(field: npt.NDArray[np.float32], axis: int, position: FloatArray) ->
     """Linear interpolation along one axis; the ends are held."""
     last = field.shape[axis] - 1
     position = position.clip(0.0, last)
-    low = np.minimum(position.astype(np.intp), max(last - 1, 0))
+    low = position.astype(np.intp)
     weight = (position - low).astype(np.float32)
     weight = weight.reshape([-1 if a == axis else 1 for a in range(field.ndim)])
-    below = field.take(low, axis=axis)
-    above = field.take(np.minimum(low + 1, last), axis=axis)
+    below = field.take(low, axis=axis, mode="clip")
+    above = field.take(low + 1, axis=axis, mode="clip")
     above -= below
     above *= weight
     above += below

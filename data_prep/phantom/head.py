@@ -6,7 +6,12 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.phantom import bleeds, brain, render, shapes, skull
+from data_prep.phantom.anatomy import Anatomy
+from data_prep.phantom.bleeds import parenchymal_sites, place_bleeds
+from data_prep.phantom.brain import draw_cerebrum, make_brain
+from data_prep.phantom.displacement import displace
+from data_prep.phantom.extra_axial import place_extra_axial
+from data_prep.phantom.fields import PeriodicNoise
 from data_prep.phantom.plan import (
     IPH,
     SDH,
@@ -16,14 +21,15 @@ from data_prep.phantom.plan import (
     HeadPlan,
     plan_head,
 )
-from data_prep.phantom.scan import SLAB_MM, Scan, draw_scan
-from data_prep.phantom.shapes import FloatArray
+from data_prep.phantom.render import Rendering, render
+from data_prep.phantom.scan import Scan, draw_scan, make_grid
+from data_prep.phantom.scanner import add_scanner
+from data_prep.phantom.shapes import Points
+from data_prep.phantom.skull import FACE_TOP_MM, draw_build, make_face, make_skull
 from mbh_jax.errors import UserError
 
 MIN_SIZE = 32
 MAX_SIZE = 1024
-COARSE_PIXEL_MM = 2.5
-"""From this pixel on, the fields' grid is 3 mm instead of 2."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +40,7 @@ class Head:
         plan: what was asked for.
         hu: (size, size, K) int16, Hounsfield units.
         label: (size, size, K) uint16, BHSD's label values.
-        tissue: (size, size, K) uint8, index into `render.TISSUES`: what each voxel would be
+        tissue: (size, size, K) uint8, index into `tissue.TISSUES`: what each voxel would be
             without the bleeding but with their mass effect.
         affine: (4, 4) float64, voxel to RAS+ in mm.
         spacing_mm: voxel size along i, j, k.
@@ -74,7 +80,7 @@ def make_head(
     plan = plan_head(seed, index, prevalence)
     scan = draw_scan(plan.rng(STREAM_SCAN), size, max_slices)
     rendering = _render_plan(plan, scan)
-    hu = render.add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu)
+    hu = add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu)
     return Head(
         plan=plan,
         hu=_to_stored(hu),
@@ -94,42 +100,27 @@ def check_size(size: int, max_slices: int | None) -> None:
         raise UserError(f"max_slices {max_slices} is out of range: choose 1 or more")
 
 
-def _render_plan(plan: HeadPlan, scan: Scan) -> render.Rendering:
+def _render_plan(plan: HeadPlan, scan: Scan) -> Rendering:
     rng = plan.head_rng(STREAM_HEAD)
-    build = skull.draw_build(rng)
-    cerebrum = brain.draw_cerebrum(rng, plan.age_years)
-    grid_mm = 2.0 if scan.pixel_mm < COARSE_PIXEL_MM else 3.0
-    axes = _grid_axes(scan, grid_mm)
-    scan_z, scan_y, scan_x = np.meshgrid(*axes, indexing="ij")
-    coordinates = scan.to_head(scan_z, scan_y, scan_x)
-    bone = skull.make_skull(rng, build, *coordinates)
-    cloud = shapes.PeriodicNoise(rng, 40.0, 0.5)(*coordinates)
-    cell_ml = grid_mm**3 / 1000.0
-    extra_axial = bleeds.place_extra_axial(plan, rng, bone, coordinates, cloud, cell_ml)
+    build = draw_build(rng)
+    cerebrum = draw_cerebrum(rng, plan.age_years)
+    grid = make_grid(scan)
+    skull = make_skull(rng, build, grid.points)
+    unevenness = PeriodicNoise(rng, 40.0, 0.5).on_grid(grid.points)
+    walls = place_extra_axial(plan, rng, grid, skull, unevenness)
     side = float(rng.choice((-1.0, 1.0)))
-    if SDH in extra_axial:
-        side = float(np.sign(extra_axial[SDH].entry[0]))
-    sites = bleeds.parenchymal_sites(plan, rng, side) if IPH in plan.volumes_ml else []
-    shift = bleeds.displace(extra_axial, sites, coordinates, bone.cavity)
-    tissue = brain.make_brain(rng, cerebrum, shift.x, shift.y, shift.z, shift.depth, grid_mm)
-    blood, tissue = bleeds.place_bleeds(
-        plan, rng, extra_axial, sites, coordinates, scan_y, bone, tissue, cerebrum, grid_mm
-    )
-    return render.render(scan, axes, bone, tissue, blood, cerebrum)
-
-
-def _grid_axes(scan: Scan, grid_mm: float) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """(z, y, x) of the fields' grid in the scan frame, in the order of slices, rows, columns."""
-    half_mm = 0.5 * scan.size * scan.pixel_mm
-
-    def axis(low: float, high: float) -> FloatArray:
-        return np.arange(low, high + grid_mm, grid_mm, dtype=np.float32)
-
-    offset_x, offset_y, _ = scan.offset_mm
-    z = axis(scan.z_mm[0] - SLAB_MM, scan.z_mm[-1] + SLAB_MM)
-    y = axis(max(offset_y - 116.0, -half_mm), min(offset_y + 124.0, half_mm))
-    x = axis(max(offset_x - 96.0, -half_mm), min(offset_x + 96.0, half_mm))
-    return z, y[::-1].copy(), x[::-1].copy()
+    if SDH in walls:
+        side = float(np.sign(walls[SDH].entry[0]))
+    sites = parenchymal_sites(plan, rng, side) if IPH in plan.volumes_ml else []
+    points, depth = displace(list(walls.values()), sites, grid.points, skull.cavity)
+    brain = make_brain(rng, cerebrum, points, depth, grid.spacing_mm)
+    low = np.flatnonzero(grid.points.z.min(axis=(1, 2)) < FACE_TOP_MM)
+    face = None
+    if low.size:
+        face = make_face(build, Points(*(p[: low[-1] + 1] for p in grid.points)))
+    anatomy = Anatomy(skull, face, brain, cerebrum)
+    bleeds, anatomy = place_bleeds(plan, rng, grid, anatomy, (walls, sites))
+    return render(scan, grid, anatomy, bleeds)
 
 
 def _to_stored(array: npt.NDArray) -> npt.NDArray:

@@ -8,7 +8,6 @@ here byte for byte, since a library's writer would put right what must stay wron
 import gzip
 import io
 import math
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -29,7 +28,7 @@ def write_head(head: Head, output: Path) -> None:
         target = directory / f"{head.name}.nii.gz"
         partial = target.with_name(f".{target.name}.partial")
         partial.write_bytes(_compressed(nifti_bytes(head, voxels)))
-        os.replace(partial, target)
+        partial.replace(target)
 
 
 def nifti_bytes(head: Head, voxels: npt.NDArray[np.int16] | npt.NDArray[np.uint16]) -> bytes:

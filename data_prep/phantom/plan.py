@@ -18,7 +18,7 @@ EDH, IPH, IVH, SAH, SDH = labels.FOREGROUND
 
 # Causes, their share of heads with blood, and each cause's probability of every class. Together
 # they give BHSD's class frequencies (EDH 23, IPH 127, IVH 104, SAH 109, SDH 70 of 192 volumes) and
-# the company that classes keep: contusions with subdural blood, deep bleeds broken into a ventricle.
+# the company classes keep: contusions with subdural blood, deep bleeds broken into a ventricle.
 CAUSES: dict[str, tuple[float, dict[int, float]]] = {
     "trauma": (0.45, {EDH: 0.26, IPH: 0.50, IVH: 0.25, SAH: 0.66, SDH: 0.70}),
     "hypertension": (0.40, {EDH: 0.00, IPH: 1.00, IVH: 0.75, SAH: 0.30, SDH: 0.10}),

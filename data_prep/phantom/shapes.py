@@ -5,7 +5,7 @@ which is all that partial volume needs, and only monotonic far from it.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ FloatArray = npt.NDArray[np.float32]
 Position = tuple[float, float, float]
 Ball = tuple[Position, float]
 """A middle and a radius, in mm."""
+FAR_MM = 1000.0
 
 
 class Points(NamedTuple):
@@ -51,7 +52,8 @@ def ellipsoid(
     v^2, for points within twice the semi-axes.
     """
     u, v, w = (
-        (p - np.float32(m)) / np.float32(a) for p, m, a in zip(points, middle, semi_axes, strict=True)
+        (p - np.float32(m)) / np.float32(a)
+        for p, m, a in zip(points, middle, semi_axes, strict=True)
     )
     uu, vv, ww = u * u, v * v, w * w
     squared = uu + vv + ww + np.float32(1e-6)
@@ -59,7 +61,7 @@ def ellipsoid(
         squared = np.maximum(squared - np.float32(squareness) * uu * vv, np.float32(1e-6))
     k = np.sqrt(squared)
     ax, ay, az = (np.float32(1.0) / np.float32(a) ** 2 for a in semi_axes)
-    slope = np.sqrt(uu * ax + vv * ay + ww * az + np.float32(1e-9))
+    slope: FloatArray = np.sqrt(uu * ax + vv * ay + ww * az + np.float32(1e-9))
     return (np.float32(1.0) - k) * k / slope
 
 
@@ -71,6 +73,23 @@ def capsule(points: Points, start: Ball, end: Ball) -> FloatArray:
     t = ((dx * axis[0] + dy * axis[1] + dz * axis[2]) / (axis @ axis)).clip(0.0, 1.0)
     dx, dy, dz = dx - t * axis[0], dy - t * axis[1], dz - t * axis[2]
     return np.float32(r0) + np.float32(r1 - r0) * t - np.sqrt(dx * dx + dy * dy + dz * dz)
+
+
+def in_slab(
+    points: Points, z_range_mm: tuple[float, float], shape: Callable[[Points], FloatArray]
+) -> FloatArray:
+    """`shape` at a (Z, Y, X) grid's points, computed only where they come near its range of z.
+
+    The rest, which must lie well outside the shape, is given a distance of `-FAR_MM`.
+    """
+    low_mm, high_mm = z_range_mm
+    near = (points.z.max(axis=(1, 2)) > low_mm) & (points.z.min(axis=(1, 2)) < high_mm)
+    distance = np.full_like(points.z, -FAR_MM)
+    planes = np.flatnonzero(near)
+    if planes.size:
+        part = slice(planes[0], planes[-1] + 1)
+        distance[part] = shape(Points(*(p[part] for p in points)))
+    return distance
 
 
 def chain(points: Points, balls: Sequence[Ball]) -> FloatArray:

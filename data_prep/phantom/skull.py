@@ -17,7 +17,6 @@ from data_prep.phantom.shapes import FloatArray, Points
 FACE_TOP_MM = 12.0
 """Nothing of the face reaches above this z in the head frame."""
 SQUARENESS = 0.3
-FURTHEST_MM = -25.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +66,7 @@ def draw_build(rng: np.random.Generator) -> Build:
 
 def make_skull(rng: np.random.Generator, build: Build, points: Points) -> Skull:
     """The skull's fields at a grid's points (head frame)."""
-    x, y, z = points
+    _, y, z = points
     unevenness = PeriodicNoise(rng, 90.0, 0.4).on_grid(points)
     # An egg: the width falls from the parietal eminences behind to the forehead.
     width = np.float32(build.half_width_mm) * (1.0 - np.float32(0.0011) * (y + np.float32(25.0)))
@@ -81,9 +80,9 @@ def make_skull(rng: np.random.Generator, build: Build, points: Points) -> Skull:
     floor = z - _floor_height(points)
     posterior_fossa = shapes.ellipsoid(points, (0.0, -42.0, -40.0), (53.0, 40.0, 38.0))
     cavity = shapes.smooth_max(shapes.smooth_min(vault, floor, 8.0), posterior_fossa, 8.0)
-    cavity = shapes.smooth_min(cavity, -_petrous_bones(points), 3.0)
-    sella = shapes.ellipsoid(points, (0.0, 6.0, -44.0), (13.0, 15.0, 15.0))
-    cavity = shapes.smooth_min(cavity, -sella, 3.0)
+    petrous = shapes.in_slab(points, (-65.0, -18.0), _petrous_bones)
+    cavity = shapes.smooth_min(cavity, -petrous, 3.0)
+    cavity = shapes.smooth_min(cavity, -shapes.in_slab(points, (-70.0, -18.0), _sella), 3.0)
 
     temple = np.exp(-(((y - 15.0) / 30.0) ** 2) - ((z + 10.0) / 25.0) ** 2)
     poles = np.exp(-(((np.abs(y) - 80.0) / 20.0) ** 2))
@@ -98,15 +97,14 @@ def make_skull(rng: np.random.Generator, build: Build, points: Points) -> Skull:
         (width + margin, build.half_length_mm + float(margin), height),
         squareness=SQUARENESS,
     )
-    nose = shapes.ellipsoid(points, (0.0, 96.0, -52.0), (11.0, 16.0, 22.0))
-    ears = shapes.ellipsoid(points.mirrored(), (80.0, -14.0, -38.0), (5.0, 13.0, 22.0))
-    skin = shapes.smooth_max(outline + np.float32(1.2) * unevenness, nose, 6.0)
-    return Skull(cavity, bone_mm, shapes.smooth_max(skin, ears, 3.0))
+    features = shapes.in_slab(points, (-90.0, 0.0), _nose_and_ears)
+    skin = shapes.smooth_max(outline + np.float32(1.2) * unevenness, features, 4.0)
+    return Skull(cavity, bone_mm, skin)
 
 
 def make_face(build: Build, points: Points) -> Face:
     """The face's fields at a grid's points (head frame)."""
-    x, y, z = points
+    _, y, z = points
     both = points.mirrored()
     front = build.half_length_mm + build.brow_mm
     orbit = shapes.ellipsoid(both, (31.0, front - 26.0, -41.0), (19.0, 27.0, 17.0))
@@ -133,15 +131,23 @@ def make_face(build: Build, points: Points) -> Face:
     air = np.maximum.reduce(aerated)
     walls = [np.float32(1.3) - np.abs(hollow + np.float32(1.3)) for hollow in hollows]
     clivus = shapes.capsule(points, ((0.0, 2.0, -46.0), 9.0), ((0.0, -8.0, -78.0), 6.0))
-    cheek = shapes.capsule(
-        both, ((46.0, front - 20.0, -62.0), 4.5), ((66.0, 14.0, -62.0), 3.0)
-    )
+    cheek = shapes.capsule(both, ((46.0, front - 20.0, -62.0), 4.5), ((66.0, 14.0, -62.0), 3.0))
     mastoid = shapes.ellipsoid(both, (57.0, -36.0, -52.0), (9.0, 13.0, 17.0))
     process = np.minimum(mastoid + np.float32(3.0), np.float32(6.0))
     bone = np.maximum.reduce(
         [*walls, np.minimum(septa, ethmoid), clivus, cheek, process, _petrous_bones(points)]
     )
     return Face(np.minimum(bone, -air), air, mastoid, orbit, globe, lens)
+
+
+def _nose_and_ears(points: Points) -> FloatArray:
+    nose = shapes.ellipsoid(points, (0.0, 91.0, -56.0), (10.0, 15.0, 20.0))
+    ears = shapes.ellipsoid(points.mirrored(), (80.0, -14.0, -38.0), (5.0, 13.0, 22.0))
+    return np.maximum(nose, ears)
+
+
+def _sella(points: Points) -> FloatArray:
+    return shapes.ellipsoid(points, (0.0, 6.0, -44.0), (13.0, 15.0, 15.0))
 
 
 def _petrous_bones(points: Points) -> FloatArray:

@@ -34,7 +34,7 @@ _FRAME_HEADER = struct.Struct("<Q4x")
 _FRAME_FOOTER_BYTES = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VolumeInfo:
     """What is known of one volume; axes and affine as in `mbh_jax.volume_io`.
 
@@ -61,7 +61,7 @@ class VolumeInfo:
         return self.shape[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SliceIndex:
     """Every slice of a dataset, in stored order; an "example" is a row number here.
 

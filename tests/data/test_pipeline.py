@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import nifti_bytes, tiny_volume, write_case
+from tiny_ct import nifti_bytes, tiny_volume, write_case
 
 from data_prep import build_tfrecords
 from mbh_jax.data import pipeline

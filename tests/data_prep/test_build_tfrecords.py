@@ -1,3 +1,4 @@
+import errno
 import gzip
 import json
 import os
@@ -10,10 +11,10 @@ import nibabel
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import nifti_bytes, tiny_volume, write_case, write_tiny_source
 from PIL import Image
+from tiny_ct import nifti_bytes, tiny_volume, write_case, write_tiny_source
 
-from data_prep import build_tfrecords, sources
+from data_prep import build_tfrecords, sources, splits
 from mbh_jax.data import pipeline
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.errors import UserError
@@ -104,6 +105,65 @@ def test_an_existing_dataset_stays_until_the_new_one_is_whole(make_source, tmp_p
     assert len(SliceIndex.load(output).volumes) == 5
     assert (output / "notes.txt").exists()
     assert sorted(path.name for path in output.iterdir()) == ["head_ct", "notes.txt"]
+
+
+def test_many_shards_and_buckets_keep_the_order(tiny_source_dir, tiny_dataset_dir, tmp_path):
+    """What only datasets of gigabytes would reach, by lower limits in another process."""
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from data_prep import build_tfrecords\n"
+        "from tensorflow_datasets.core import shuffle\n"
+        "from tensorflow_datasets.core.utils import shard_utils\n"
+        "shuffle.MAX_MEM_BUFFER_SIZE = 10_000\n"
+        "shard_utils.ShardConfig.calculate_number_shards = classmethod(lambda *a, **k: 4)\n"
+        "build_tfrecords.build(Path(sys.argv[1]), Path(sys.argv[2]))\n"
+    )
+    command = [sys.executable, "-c", program, str(tiny_source_dir), str(tmp_path)]
+    subprocess.run(command, check=True, capture_output=True)
+    one, four = SliceIndex.load(tiny_dataset_dir), SliceIndex.load(tmp_path)
+    assert (len(one.files), len(four.files)) == (3, 12)
+    assert one.fingerprint == four.fingerprint
+    everything = np.arange(len(one), dtype=np.int32)
+    for first, second in zip(
+        pipeline.eval_batches(one, everything, global_batch=8),
+        pipeline.eval_batches(four, everything, global_batch=8),
+        strict=True,
+    ):
+        for key, value in first.items():
+            np.testing.assert_array_equal(value, second[key])
+
+
+def test_bhsd_names_take_the_official_split(tmp_path, capsys):
+    sides = {side: sorted(ids)[:5] for side, ids in splits.official_sides().items()}
+    hu, label = tiny_volume(0, 5)
+    for volume_id in [*sides["train"], *sides["test"]]:
+        write_case(tmp_path / "source", volume_id, nifti_bytes(hu), nifti_bytes(label))
+    build_tfrecords.build(tmp_path / "source", tmp_path / "output")
+    assert "split: official (chosen by the volume names), seed 0" in capsys.readouterr().out
+    for volume in SliceIndex.load(tmp_path / "output").volumes:
+        assert (volume.split == "test") == (volume.volume_id in sides["test"])
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (OSError(errno.ENOSPC, "No space left on device"), UserError),
+    ],
+)
+def test_an_interrupted_run_leaves_nothing(make_source, tmp_path, monkeypatch, raised, seen):
+    read = sources.read_case
+
+    def break_off(case):
+        if case.volume_id.endswith("3"):
+            raise raised
+        return read(case)
+
+    monkeypatch.setattr(sources, "read_case", break_off)
+    with pytest.raises(seen, match="No space left" if seen is UserError else None):
+        build_tfrecords.build(make_source(num_volumes=4), tmp_path / "output")
+    assert not (tmp_path / "output").exists()
 
 
 def test_what_a_killed_run_left_is_removed(make_source, tmp_path):

@@ -4,7 +4,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import LAS_AFFINE, nifti_bytes, tiny_volume, write_case
+from tiny_ct import LAS_AFFINE, nifti_bytes, tiny_volume, write_case
 
 from data_prep import sources
 from mbh_jax.errors import UserError

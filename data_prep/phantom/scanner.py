@@ -1,0 +1,45 @@
+"""What the scanner adds: blur, hardened beam, noise, head-rest, the 12-bit range."""
+
+import numpy as np
+import numpy.typing as npt
+import scipy.ndimage
+
+from data_prep.phantom import hounsfield
+from data_prep.phantom.scan import Scan
+from data_prep.phantom.shapes import FloatArray, coverage
+
+BLUR_MM = 0.42
+"""Deviation of the in-plane point spread of a soft reconstruction kernel."""
+
+
+def add_scanner(rng: np.random.Generator, scan: Scan, hu: FloatArray) -> npt.NDArray[np.int16]:
+    """Blur, beam hardening, head-rest, noise and the 12-bit range: (k, row, col) int16 HU."""
+    blur_px = BLUR_MM / scan.pixel_mm
+    image = np.maximum(hu, _table(rng, scan))
+    image = scipy.ndimage.gaussian_filter(image, (0.0, blur_px, blur_px), truncate=3.0)
+    noise_hu = float(rng.uniform(3.0, 5.5))
+    noise = rng.standard_normal(hu.shape, dtype=np.float32)
+    # Filtered back-projection's noise has little power at low frequencies (ramp) and at the
+    # highest (soft kernel): a difference of two Gaussians. Kijewski & Judy, PMB 1987;32:565.
+    fine = scipy.ndimage.gaussian_filter(noise, (0.0, 1.1 * blur_px, 1.1 * blur_px), truncate=2.5)
+    fine -= scipy.ndimage.uniform_filter(fine, (0, 7, 7))
+    image += fine * np.float32(noise_hu / fine.std())
+    return np.rint(image).clip(hounsfield.LOWEST_HU, hounsfield.HIGHEST_HU).astype(np.int16)
+
+
+def _table(rng: np.random.Generator, scan: Scan) -> FloatArray:
+    """The head-rest, the same in all slices: a shell of foam in an arc behind the head."""
+    y, x = scan.y_mm[:, None], scan.x_mm[None, :]
+    radius_mm = float(rng.uniform(115.0, 150.0))
+    depth_mm = float(scan.offset_mm[1] - rng.uniform(106.0, 112.0))
+    half_angle = float(rng.uniform(0.5, 0.9))
+    from_middle = np.hypot(x - scan.offset_mm[0], y - (depth_mm + radius_mm))
+    angle = np.abs(np.arctan2(x - scan.offset_mm[0], depth_mm + radius_mm - y))
+    ends = np.float32(half_angle) - angle
+    shell = np.minimum(1.2 - np.abs(from_middle - radius_mm), ends * radius_mm)
+    foam = np.minimum(9.0 - np.abs(from_middle - radius_mm - 10.0), ends * radius_mm)
+    hu = hounsfield.AIR_HU + coverage(foam.astype(np.float32), scan.pixel_mm) * (
+        hounsfield.TABLE_FOAM_HU - hounsfield.AIR_HU
+    )
+    hu = hu + coverage(shell.astype(np.float32), scan.pixel_mm) * (hounsfield.TABLE_SHELL_HU - hu)
+    return hu.astype(np.float32)

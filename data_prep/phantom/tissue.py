@@ -1,0 +1,185 @@
+"""Tissue at one thin slice's pixels: HU, blood and the tissue without it, from the fields there."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.phantom import hounsfield, shapes
+from data_prep.phantom.anatomy import Anatomy
+from data_prep.phantom.bleeds import DISTENSION_MM, Bleeds
+from data_prep.phantom.brain import (
+    Brain,
+    csf_spaces,
+    falx_arch,
+    infratentorial,
+    tentorium_height,
+)
+from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH
+from data_prep.phantom.shapes import FloatArray, coverage
+from data_prep.phantom.skull import Face, Skull
+
+TISSUES = ("air", "soft tissue", "bone", "CSF", "brain", "ventricle")
+AIR, SOFT_TISSUE, BONE, CSF, BRAIN, VENTRICLE = range(len(TISSUES))
+
+CORTEX_MM = 3.2
+MOTTLE_HU = np.float32(3.5)
+"""Deviation of density inside one bleed."""
+# Brain beside the inner table reads higher: the beam's hardening in bone is corrected for water.
+# Brooks & Di Chiro, Phys Med Biol 1976;21:390-398.
+HARDENING_HU = 5.0
+HARDENING_MM = 7.0
+
+
+class ThinSlice(NamedTuple):
+    """One thin slice, (R, C) each: HU, share of each kind of blood, and index into `TISSUES`."""
+
+    hu: FloatArray
+    blood: dict[int, FloatArray]
+    tissue: npt.NDArray[np.uint8]
+
+
+def compose(
+    anatomy: Anatomy, borders: dict[int, FloatArray], bleeds: Bleeds, pixel_mm: float
+) -> ThinSlice:
+    """Fills a thin slice's pixels; each surface crosses pixels with its partial volume.
+
+    Args:
+        anatomy: fields at the pixels.
+        borders: `bleeds.borders` at the pixels.
+        bleeds: densities.
+        pixel_mm: width of a pixel.
+    """
+    skull, face, brain, cerebrum = anatomy
+    bone = _bone(skull, face)
+    hu = _outside_brain(skull, face, bone, brain, pixel_mm)
+
+    spaces = csf_spaces(brain, cerebrum)
+    solid = coverage(-spaces, pixel_mm) * (1.0 - coverage(brain.ventricle, pixel_mm))
+    inside = _parenchyma_hu(brain, spaces, pixel_mm) - np.float32(hounsfield.CSF_HU)
+    inside = np.float32(hounsfield.CSF_HU) + solid * inside
+    inside = _add_membranes(inside, anatomy, pixel_mm)
+    if IPH in borders:
+        rim = coverage(borders[IPH] + np.float32(bleeds.oedema_mm), 4.0) * solid
+        inside = inside + rim * np.minimum(np.float32(hounsfield.OEDEMA_HU) - inside, 0.0)
+    blood = _blood_shares(brain, borders, spaces, pixel_mm)
+    for value, share in blood.items():
+        inside = _mix(inside, MOTTLE_HU * brain.tone + np.float32(bleeds.hu[value]), share)
+    below_bone = np.maximum(skull.cavity, np.float32(0.0)) / np.float32(HARDENING_MM)
+    hardening: FloatArray = np.exp(-below_bone)
+    inside = inside + np.float32(HARDENING_HU) * hardening
+
+    cavity = coverage(skull.cavity, pixel_mm)
+    within = np.where(brain.ventricle > 0.0, VENTRICLE, np.where(spaces > 0.0, CSF, BRAIN))
+    without = np.where(bone > 0.0, BONE, np.where(skull.skin > 0.0, SOFT_TISSUE, AIR))
+    return ThinSlice(
+        hu=_mix(hu, inside, cavity),
+        blood={value: share * cavity for value, share in blood.items()},
+        tissue=np.where(skull.cavity > 0.0, within, without).astype(np.uint8),
+    )
+
+
+def _mix(hu: FloatArray, other: FloatArray | float, share: FloatArray) -> FloatArray:
+    return hu + share * (other - hu)
+
+
+def _bone(skull: Skull, face: Face | None) -> FloatArray:
+    bone = _calvarium(skull)
+    if face is not None:
+        bone = np.maximum(bone, face.bone)
+    return np.minimum(bone, skull.skin - np.float32(2.0))
+
+
+def _calvarium(skull: Skull) -> FloatArray:
+    return np.minimum(skull.cavity + skull.bone_mm, -skull.cavity)
+
+
+def _outside_brain(
+    skull: Skull, face: Face | None, bone: FloatArray, brain: Brain, pixel_mm: float
+) -> FloatArray:
+    # Below the skin lies fat; muscle is deeper and only on the lower half of the head.
+    tone = brain.tone
+    muscle = np.float32(0.15) * (np.minimum(skull.skin, 12.0) - np.float32(5.0)) + tone
+    muscle = muscle - np.float32(0.03) * np.maximum(brain.z + np.float32(5.0), -20.0)
+    muscle = coverage(muscle, 0.8)
+    fat = np.full_like(tone, hounsfield.FAT_HU)
+    soft = _mix(fat, hounsfield.MUSCLE_HU, muscle)
+    skin = np.full_like(tone, hounsfield.SKIN_HU)
+    hu = _mix(skin, soft, coverage(skull.skin - np.float32(2.0), pixel_mm))
+    marrow = np.float32(80.0) * tone + np.float32(hounsfield.DIPLOE_HU)
+    cortical = np.full_like(tone, hounsfield.CORTICAL_BONE_HU)
+    bone_hu = _mix(cortical, marrow, coverage(_calvarium(skull) - np.float32(1.7), 1.0))
+    if face is not None:
+        orbit = _mix(fat, hounsfield.SCLERA_HU, coverage(face.globe, pixel_mm))
+        orbit = _mix(
+            orbit, hounsfield.VITREOUS_HU, coverage(face.globe - np.float32(1.2), pixel_mm)
+        )
+        orbit = _mix(orbit, hounsfield.LENS_HU, coverage(face.lens, pixel_mm))
+        hu = _mix(hu, orbit, coverage(np.maximum(face.orbit, face.globe), pixel_mm))
+        cells = coverage(face.mastoid, pixel_mm) * coverage(tone, 0.5)
+        bone_hu = _mix(bone_hu, hounsfield.MASTOID_AIR_CELLS_HU, cells)
+    hu = _mix(hu, bone_hu, coverage(bone, pixel_mm))
+    if face is not None:
+        hu = _mix(hu, hounsfield.AIR_HU, coverage(face.air, pixel_mm))
+    air = np.full_like(tone, hounsfield.AIR_HU)
+    return _mix(air, hu, coverage(skull.skin, pixel_mm))
+
+
+def _parenchyma_hu(brain: Brain, spaces: FloatArray, pixel_mm: float) -> FloatArray:
+    """Grey matter as a ribbon along all CSF and in nuclei; the cerebellum's folia; white matter."""
+    ribbon = coverage(spaces + np.float32(CORTEX_MM), max(pixel_mm, 1.5))
+    grey = np.maximum(ribbon, np.float32(0.8) * coverage(brain.nuclei, 3.0))
+    cerebellum = np.minimum(infratentorial(brain.points), -brain.brainstem)
+    folia = np.sin(brain.points.radius() * np.float32(2.0 * np.pi / 5.0))
+    folia = np.float32(0.55) + np.float32(0.4) * folia
+    grey = _mix(grey, folia, coverage(cerebellum, 2.0))
+    grey = _mix(grey, 0.35, coverage(brain.brainstem, 3.0))
+    white = np.float32(hounsfield.WHITE_MATTER_HU) + np.float32(0.7) * brain.tone
+    return _mix(white, hounsfield.GREY_MATTER_HU, grey)
+
+
+def _add_membranes(hu: FloatArray, anatomy: Anatomy, pixel_mm: float) -> FloatArray:
+    """Falx, tentorium, sagittal sinus, calcified pineal gland and choroid plexus."""
+    brain, cerebrum = anatomy.brain, anatomy.cerebrum
+    x, y, z = brain.points
+    lateral = np.abs(x)
+    arch = falx_arch(brain.points)
+    notch = np.sqrt((x / np.float32(1.1)) ** 2 + (y + np.float32(14.0)) ** 2) - np.float32(24.0)
+    spanned = np.minimum(notch, np.float32(-8.0) - y)
+    sheet = np.float32(0.8) - np.abs(z - tentorium_height(brain.points))
+    beside = np.minimum(sheet + np.float32(1.2), spanned)
+    hu = _mix(hu, hounsfield.CSF_HU, np.float32(0.6) * coverage(beside, pixel_mm))
+    falx = np.minimum(np.float32(cerebrum.falx_mm) - lateral, arch)
+    dura = np.maximum(falx, np.minimum(sheet, spanned))
+    hu = _mix(hu, hounsfield.DURA_HU, coverage(dura, pixel_mm))
+    groove = np.float32(5.5) - lateral - np.float32(0.6) * anatomy.skull.cavity
+    along = np.maximum(z - np.float32(30.0), np.float32(-40.0) - y)
+    sinus = np.minimum.reduce([groove, along, arch])
+    hu = _mix(hu, hounsfield.VENOUS_SINUS_HU, coverage(sinus, pixel_mm))
+    if cerebrum.calcified_pineal:
+        pineal = shapes.ellipsoid(brain.points, (0.0, -24.0, 0.0), (2.2, 2.6, 2.4))
+        hu = _mix(hu, hounsfield.CALCIFICATION_HU, coverage(pineal, pixel_mm))
+    if cerebrum.calcified_choroid:
+        plexus = shapes.ellipsoid(brain.points.mirrored(), (24.5, -33.0, 5.0), (1.8, 3.2, 3.0))
+        hu = _mix(hu, hounsfield.CALCIFICATION_HU, coverage(plexus, pixel_mm))
+    return hu
+
+
+def _blood_shares(
+    brain: Brain, borders: dict[int, FloatArray], spaces: FloatArray, pixel_mm: float
+) -> dict[int, FloatArray]:
+    """Share of each kind of blood; where two meet, the first in this order hides the other."""
+    shares: dict[int, FloatArray] = {}
+    free = np.ones_like(spaces)
+    for value in (EDH, SDH, IPH, IVH, SAH):
+        if value not in borders:
+            continue
+        border = borders[value]
+        if value == IVH:
+            border = np.minimum(border, brain.ventricle)
+        elif value == SAH:
+            border = np.minimum(border, spaces + np.float32(DISTENSION_MM))
+            border = np.minimum(border, -brain.ventricle)
+        shares[value] = coverage(border, pixel_mm) * free
+        free = free - shares[value]
+    return shares

@@ -1,0 +1,203 @@
+"""Phantom heads: blood lies where anatomy puts it, has its density and its planned volume."""
+
+import functools
+
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from data_prep.phantom import Head, make_head
+from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH, plan_head
+from data_prep.phantom.tissue import AIR, BONE, BRAIN, CSF, SOFT_TISSUE, VENTRICLE
+from mbh_jax.errors import UserError
+from mbh_jax.labels import FOREGROUND
+
+SIZE = 128
+INDICES = range(6)
+
+
+@functools.cache
+def head(index: int) -> Head:
+    return make_head(0, index, SIZE, "even")
+
+
+def heads_with(value: int) -> list[Head]:
+    found = [head(index) for index in INDICES if value in head(index).plan.volumes_ml]
+    assert found
+    return found
+
+
+def share_in(one: Head, value: int, *tissues: int, margin_px: int = 0) -> float:
+    compartment = np.isin(one.tissue, tissues)
+    if margin_px:
+        compartment = scipy.ndimage.binary_dilation(compartment, iterations=margin_px)
+    return float(compartment[one.label == value].mean())
+
+
+def depth_below_bone_mm(one: Head) -> np.ndarray:
+    """In-plane distance of each voxel from the nearest voxel of bone."""
+    slices = [
+        scipy.ndimage.distance_transform_edt(one.tissue[..., k] != BONE, one.spacing_mm[:2])
+        for k in range(one.tissue.shape[2])
+    ]
+    return np.stack(slices, axis=2)
+
+
+def test_arrays_have_bhsds_types_and_range() -> None:
+    for index in INDICES:
+        one = head(index)
+        num_slices = one.hu.shape[2]
+        assert one.hu.shape == one.label.shape == one.tissue.shape == (SIZE, SIZE, num_slices)
+        assert 24 <= num_slices <= 60
+        assert one.hu.dtype == np.int16
+        assert one.label.dtype == np.uint16
+        assert one.hu.min() >= -1024
+        assert np.median(one.hu[one.tissue == AIR]) == pytest.approx(-1000, abs=5)
+        assert 1000 < one.hu.max() <= 3071
+        assert 500 < np.median(one.hu[one.tissue == BONE]) < 1500
+        assert 0.37 <= one.spacing_mm[0] * SIZE / 512 <= 0.68
+        assert 2.0 <= one.spacing_mm[2] <= 6.6
+
+
+def test_grey_matter_is_brighter_than_white_and_csf_darker() -> None:
+    one = head(0)
+    without_blood = scipy.ndimage.binary_dilation(one.label > 0, iterations=4) == 0
+    deep = depth_below_bone_mm(one) > 15
+    brain = scipy.ndimage.binary_erosion(one.tissue == BRAIN, np.ones((3, 3, 1)))
+    ventricle = scipy.ndimage.binary_erosion(one.tissue == VENTRICLE, np.ones((3, 3, 1)))
+    assert 26 < np.median(one.hu[brain & deep & without_blood]) < 42
+    assert np.median(one.hu[ventricle & without_blood]) < 18
+    cortex = (one.tissue == BRAIN) & (depth_below_bone_mm(one) < 6) & without_blood
+    assert np.mean(one.hu[cortex]) > np.mean(one.hu[brain & deep & without_blood]) + 2
+
+
+@pytest.mark.parametrize("value", FOREGROUND)
+def test_blood_has_the_density_of_blood(value: int) -> None:
+    for one in heads_with(value):
+        inside = scipy.ndimage.binary_erosion(one.label == value, np.ones((3, 3, 1)))
+        voxels = one.hu[inside] if inside.sum() > 20 else one.hu[one.label == value]
+        assert 45 <= np.median(voxels) <= 90
+
+
+@pytest.mark.parametrize("value", FOREGROUND)
+def test_blood_has_its_planned_volume(value: int) -> None:
+    for one in heads_with(value):
+        volume_ml = (one.label == value).sum() * np.prod(one.spacing_mm) / 1000.0
+        assert volume_ml == pytest.approx(one.plan.volumes_ml[value], rel=0.25)
+
+
+def test_no_blood_is_labelled_but_what_was_planned() -> None:
+    for index in range(8):
+        one = head(index)
+        assert set(np.unique(one.label)) - {0} == set(one.plan.volumes_ml)
+
+
+def test_epidural_blood_is_a_lens_on_one_bone() -> None:
+    for one in heads_with(EDH):
+        blood = one.label == EDH
+        assert share_in(one, EDH, CSF, margin_px=1) > 0.95
+        depth = depth_below_bone_mm(one)
+        pieces, count = scipy.ndimage.label(blood, np.ones((3, 3, 3)))
+        sizes = np.bincount(pieces.ravel())[1:]
+        assert sizes.max() > 0.95 * sizes.sum()
+        assert depth[pieces == 1 + sizes.argmax()].min() < 2.5 * one.spacing_mm[0]
+        # A lens of this volume, thick for its width; a crescent is a third of it or less.
+        thickness_mm = depth[blood].max()
+        wide_mm = max(np.ptp(np.nonzero(blood)[axis]) * one.spacing_mm[axis] for axis in range(3))
+        assert 0.15 < thickness_mm / wide_mm < 0.7
+        assert lateralisation(one, EDH) > 0.98
+        assert count < 10
+
+
+def test_subdural_blood_is_thin_wide_and_on_one_side() -> None:
+    for one in heads_with(SDH):
+        blood = one.label == SDH
+        assert share_in(one, SDH, CSF, margin_px=1) > 0.9
+        depth = depth_below_bone_mm(one)
+        wide_mm = np.ptp(np.nonzero(blood)[1]) * one.spacing_mm[1]
+        assert depth[blood].max() < 0.35 * wide_mm
+        assert lateralisation(one, SDH) > 0.97
+
+
+def lateralisation(one: Head, value: int) -> float:
+    """Share of a class on its heavier side of the head's middle, slice by slice."""
+    inside = (one.tissue != AIR) & (one.tissue != SOFT_TISSUE)
+    columns = np.arange(SIZE)[:, None, None]
+    middle = (columns * inside).sum(axis=(0, 1)) / np.maximum(inside.sum(axis=(0, 1)), 1)
+    on_right = (columns < middle)[(one.label == value)[:, :, :].nonzero()[0] * 0, 0, 0]
+    i, _, k = np.nonzero(one.label == value)
+    on_right = i < middle[k]
+    return float(max(on_right.mean(), 1.0 - on_right.mean()))
+
+
+def test_intraventricular_blood_is_in_the_ventricles_and_settles_behind() -> None:
+    for one in heads_with(IVH):
+        assert share_in(one, IVH, VENTRICLE) > 0.8
+        assert share_in(one, IVH, VENTRICLE, margin_px=1) > 0.97
+        lateral_level = one.tissue == VENTRICLE
+        _, j_blood, _ = np.nonzero((one.label == IVH) & lateral_level)
+        _, j_free, _ = np.nonzero((one.label != IVH) & lateral_level)
+        if j_free.size > 50:
+            assert j_blood.mean() < j_free.mean()
+
+
+def test_subarachnoid_blood_is_along_csf_and_not_in_ventricles() -> None:
+    for one in heads_with(SAH):
+        assert share_in(one, SAH, CSF) > 0.4
+        assert share_in(one, SAH, CSF, margin_px=1) > 0.9
+        assert share_in(one, SAH, VENTRICLE) < 0.02
+
+
+def test_parenchymal_blood_is_in_the_brain_with_oedema_around() -> None:
+    for one in heads_with(IPH):
+        assert share_in(one, IPH, BRAIN) > 0.8
+        assert share_in(one, IPH, VENTRICLE) < 0.03
+        blood = one.label == IPH
+        no_other = scipy.ndimage.binary_dilation((one.label > 0) & ~blood, iterations=3) == 0
+        brain = (one.tissue == BRAIN) & no_other & (one.label == 0)
+        near = scipy.ndimage.distance_transform_edt(~blood, one.spacing_mm)
+        rim = brain & (near > 2.0) & (near < 4.0)
+        far = brain & (near > 15.0)
+        assert one.hu[rim].mean() < one.hu[far].mean() + 3
+
+
+def test_the_same_arguments_make_the_same_head() -> None:
+    first, second = (make_head(5, 2, 64, "even", max_slices=6) for _ in range(2))
+    assert first.hu.tobytes() == second.hu.tobytes()
+    assert first.label.tobytes() == second.label.tobytes()
+    assert first.hu.shape[2] == 6
+    other = make_head(6, 2, 64, "even", max_slices=6)
+    assert first.hu.tobytes() != other.hu.tobytes()
+
+
+def test_a_follow_up_shows_the_same_head() -> None:
+    later = next(
+        plan
+        for plan in (plan_head(0, index, "even") for index in range(200))
+        if plan.index == plan.head_index + 1 and plan.volumes_ml
+    )
+    studies = [make_head(0, index, 64, "even") for index in (later.head_index, later.index)]
+    volumes_ml = [
+        np.isin(one.tissue, (CSF, BRAIN, VENTRICLE)).sum() * np.prod(one.spacing_mm) / 1000.0
+        for one in studies
+    ]
+    # Slices start elsewhere and are tilted otherwise, so the visible part differs a little.
+    assert volumes_ml[0] == pytest.approx(volumes_ml[1], rel=0.08)
+
+
+def test_size_changes_resolution_and_not_anatomy() -> None:
+    small, large = (make_head(0, 2, size, "even") for size in (64, 128))
+    assert small.spacing_mm[0] == pytest.approx(2 * large.spacing_mm[0])
+    assert small.hu.shape[2] == large.hu.shape[2]
+    cavities = [
+        np.isin(one.tissue, (CSF, BRAIN, VENTRICLE)).sum() * np.prod(one.spacing_mm) / 1000.0
+        for one in (small, large)
+    ]
+    assert cavities[0] == pytest.approx(cavities[1], rel=0.03)
+    assert 1100 < cavities[1] < 1900
+
+
+@pytest.mark.parametrize(("size", "max_slices"), [(16, None), (5000, None), (64, 0)])
+def test_sizes_out_of_range_are_refused(size: int, max_slices: int | None) -> None:
+    with pytest.raises(UserError, match="out of range"):
+        make_head(0, 0, size, "even", max_slices)
