@@ -99,12 +99,10 @@ def create_experiment(config: ConfigDict) -> Experiment:
     how = parallel.create_parallel(config.parallel.mode)
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
     loss = losses.create_loss(config.loss.name, config.loss.dice_weight)
-    num_train = len(index.examples("train", config.data.slices))
-    schedule = optimizers.create_schedule(
-        config.optimizer,
-        steps_per_epoch(num_train, config.train.batch_size),
-        config.train.num_epochs,
+    num_batches = steps_per_epoch(
+        index.num_examples("train", config.data.slices), config.train.batch_size
     )
+    schedule = optimizers.create_schedule(config.optimizer, num_batches, config.train.num_epochs)
     optimizer = optimizers.create_optimizer(config.optimizer, schedule)
     plateau = optimizers.create_plateau(config.optimizer)
 

@@ -8,9 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from ml_collections import ConfigDict
 
-from mbh_jax import evaluate, metrics, parallel
+from mbh_jax import config as config_rules
+from mbh_jax import evaluate, metrics, optimizers, parallel
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.data.index import steps_per_epoch
 from mbh_jax.errors import UserError
@@ -22,6 +24,8 @@ from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.run_record import RunRecord, Sums, add_sums, check_same_run
 from mbh_jax.train_state import TrainState
+
+PyTree = Any
 
 TENSORBOARD_DIR = "tensorboard"
 
@@ -103,6 +107,34 @@ def begin_or_resume(
     restored = saved.restore_last(experiment.template)
     log.info("%s: going on after step %d", workdir, restored.step)
     return restored.arrays, RunRecord.from_json(restored.record, patience)
+
+
+def begin_from_variables(config: ConfigDict, workdir: Path, variables: PyTree) -> None:
+    """Makes a workdir whose best and last checkpoint, at step 0, hold `variables`.
+
+    Evaluation takes the best one up, training the last one, with a new optimizer.
+
+    Raises:
+        UserError: the configuration is wrong, or the workdir holds a run.
+    """
+    config_rules.validate(config, jax.device_count())
+    how = parallel.create_parallel(config.parallel.mode)
+    saved = Checkpoints(workdir, how.replicated)
+    if saved.last_record() is not None:
+        raise UserError(f"{workdir} already holds a run: give another --workdir")
+    schedule = optax.constant_schedule(config.optimizer.learning_rate)
+    state = TrainState.create(
+        variables,
+        optimizers.create_optimizer(config.optimizer, schedule),
+        optimizers.create_plateau(config.optimizer),
+    )
+    record = RunRecord.begin(config.train.early_stopping_patience).to_json(config, None)
+    state = jax.device_put(state, how.replicated)
+    writers.write_config(workdir, config)
+    saved.save_best(state.variables, 0, {})
+    saved.save_last(state, 0, record)
+    saved.close()
+    log.info("wrote %s", workdir)
 
 
 def save_last(

@@ -6,13 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.phantom.brain import falx_arch
-from data_prep.phantom.filling import level_for_volume
 from data_prep.phantom.plan import EDH, SDH, HeadPlan
 from data_prep.phantom.scan import Grid
 from data_prep.phantom.shapes import FloatArray, Points, coverage
 from data_prep.phantom.skull import Skull
 
 HEAD_RADIUS_MM = 78.0
+THICKEST_MM = 45.0
 FALCINE_SHARE = 0.2
 FALCINE_LARGEST_ML = 20.0
 
@@ -117,7 +117,7 @@ def _epidural(
     for _ in range(6):
         lens = np.maximum(1.0 - (arc / np.float32(radius_mm)) ** 2, 0.0)
         profile = lens * until_suture
-        thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.cell_ml)
+        thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.spacing_mm)
         if thickness_mm < min(0.75 * radius_mm, 38.0):
             break
         radius_mm *= 1.15
@@ -144,7 +144,7 @@ def _subdural(
     for _ in range(6):
         fall = ((np.float32(radius_mm) - arc) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
         profile = np.sqrt(fall) * uneven
-        thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.cell_ml)
+        thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.spacing_mm)
         if thickness_mm < 6.0 + 0.12 * volume_ml:
             break
         radius_mm *= 1.15
@@ -162,7 +162,7 @@ def _falcine(
     on_falx = (falx_arch(grid.points) / np.float32(4.0)).clip(0.0, 1.0)
     fall = ((np.float32(radius_mm) - in_plane) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
     profile = np.sqrt(fall) * on_falx
-    thickness_mm = _thickness_for_volume(profile, from_falx, volume_ml, grid.cell_ml)
+    thickness_mm = _thickness_for_volume(profile, from_falx, volume_ml, grid.spacing_mm)
     return ExtraAxial(profile, min(thickness_mm, 12.0), from_falx, entry, pushes=False)
 
 
@@ -174,10 +174,17 @@ def _arc_mm(points: Points, entry: npt.NDArray[np.float64]) -> FloatArray:
 
 
 def _thickness_for_volume(
-    profile: FloatArray, from_wall: FloatArray, volume_ml: float, cell_ml: float
+    profile: FloatArray, from_wall: FloatArray, volume_ml: float, cell_mm: float
 ) -> float:
-    """The largest thickness with which the haematoma holds a volume."""
-    near = (profile > 0.02) & (from_wall > -2.0) & (from_wall < 60.0)
-    score = -from_wall[near] / profile[near]
-    room_ml = coverage(from_wall[near], 2.0) * np.float32(cell_ml)
-    return max(-level_for_volume(score, room_ml, volume_ml), 0.5)
+    """The largest thickness with which the haematoma holds a volume, by bisection."""
+    near = (profile > 0.02) & (from_wall > -cell_mm) & (from_wall < THICKEST_MM)
+    relative, depth_mm = profile[near], from_wall[near]
+    past_wall = coverage(depth_mm, cell_mm) - np.float32(1.0)
+    low_mm, high_mm = 0.0, THICKEST_MM
+    for _ in range(12):
+        middle_mm = 0.5 * (low_mm + high_mm)
+        # A cell that both surfaces cross holds the overlap of what each leaves.
+        before_brain = coverage(np.float32(middle_mm) * relative - depth_mm, cell_mm)
+        filled_ml = float((before_brain + past_wall).clip(0.0).sum()) * cell_mm**3 / 1000.0
+        low_mm, high_mm = (middle_mm, high_mm) if filled_ml < volume_ml else (low_mm, middle_mm)
+    return 0.5 * (low_mm + high_mm)

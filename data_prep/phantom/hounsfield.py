@@ -3,8 +3,9 @@
 Soft tissues follow the usual table (white matter 20..30, grey matter 37..45, CSF 0..15, fat
 -50..-100, haematoma 40..90, bone 700..3000, air -1000): Buzug, Computed Tomography (Springer 2008),
 p. 475; Prokop & Galanski, Spiral and Multislice CT of the Body (Thieme 2003). Clotted blood starts
-at 60..80 HU, blood that has not clotted at 40..60 HU, and a clot loses about 0.7 to 1.5 HU a day:
-Bergstrom et al., J Comput Assist Tomogr 1977;1:57-63.
+at 60 to 80 HU; blood that has not clotted or that CSF dilutes is less dense. A clot is denser than
+brain at first and less dense than it after 30 days (Tans, Clin Neurol Neurosurg 1977;79:285-295):
+from 72 to 37 HU, that is about 1.2 HU a day.
 """
 
 AIR_HU = -1000.0

@@ -1,4 +1,4 @@
-"""What the scanner adds: blur, hardened beam, noise, head-rest, the 12-bit range."""
+"""What the scanner adds: blur, noise, head-rest, the 12-bit range."""
 
 import numpy as np
 import numpy.typing as npt
@@ -10,19 +10,23 @@ from data_prep.phantom.shapes import FloatArray, coverage
 
 BLUR_MM = 0.42
 """Deviation of the in-plane point spread of a soft reconstruction kernel."""
+GRAIN_MM = 6.5
+"""Noise has next to no power at wavelengths longer than this."""
 
 
 def add_scanner(rng: np.random.Generator, scan: Scan, hu: FloatArray) -> npt.NDArray[np.int16]:
-    """Blur, beam hardening, head-rest, noise and the 12-bit range: (k, row, col) int16 HU."""
+    """Blur, head-rest, noise and the 12-bit range: (k, row, col) float32 HU to int16 HU."""
     blur_px = BLUR_MM / scan.pixel_mm
     image = np.maximum(hu, _table(rng, scan))
     image = scipy.ndimage.gaussian_filter(image, (0.0, blur_px, blur_px), truncate=3.0)
     noise_hu = float(rng.uniform(3.0, 5.5))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     # Filtered back-projection's noise has little power at low frequencies (ramp) and at the
-    # highest (soft kernel): a difference of two Gaussians. Kijewski & Judy, PMB 1987;32:565.
+    # highest (soft kernel): blurred noise less its local mean. Kijewski & Judy, Phys Med Biol
+    # 1987;32:565-575.
     fine = scipy.ndimage.gaussian_filter(noise, (0.0, 1.1 * blur_px, 1.1 * blur_px), truncate=2.5)
-    fine -= scipy.ndimage.uniform_filter(fine, (0, 7, 7))
+    neighbours = max(3, round(GRAIN_MM / scan.pixel_mm))
+    fine -= scipy.ndimage.uniform_filter(fine, (1, neighbours, neighbours))
     image += fine * np.float32(noise_hu / fine.std())
     return np.rint(image).clip(hounsfield.LOWEST_HU, hounsfield.HIGHEST_HU).astype(np.int16)
 

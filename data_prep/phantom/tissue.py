@@ -130,8 +130,9 @@ def _parenchyma_hu(brain: Brain, spaces: FloatArray, pixel_mm: float) -> FloatAr
     ribbon = coverage(spaces + np.float32(CORTEX_MM), max(pixel_mm, 1.5))
     grey = np.maximum(ribbon, np.float32(0.8) * coverage(brain.nuclei, 3.0))
     cerebellum = np.minimum(infratentorial(brain.points), -brain.brainstem)
-    folia = np.sin(brain.points.radius() * np.float32(2.0 * np.pi / 5.0))
-    folia = np.float32(0.55) + np.float32(0.4) * folia
+    layer = brain.points.radius() + np.float32(1.5) * brain.tone
+    folia: FloatArray = np.sin(layer * np.float32(2.0 * np.pi / 5.0))
+    folia = np.float32(0.55) + np.float32(0.3) * folia
     grey = _mix(grey, folia, coverage(cerebellum, 2.0))
     grey = _mix(grey, 0.35, coverage(brain.brainstem, 3.0))
     white = np.float32(hounsfield.WHITE_MATTER_HU) + np.float32(0.7) * brain.tone

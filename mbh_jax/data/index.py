@@ -143,15 +143,23 @@ class SliceIndex:
         Raises:
             UserError: if there are none.
         """
-        if split not in SPLIT_NAMES:
-            raise UserError(f"split {split!r}: give one of {', '.join(SPLIT_NAMES)}")
-        chosen = self.split == SPLIT_NAMES.index(split)
-        if slices == "blood":
-            chosen &= self.pixels_per_class[:, 1:].any(axis=1)
+        chosen = self._selected(split, slices)
         if not chosen.any():
             kind = "slices with blood" if slices == "blood" else "slices"
             raise UserError(f"{self.directory}: no {kind} in split {split}")
         return np.flatnonzero(chosen).astype(np.int32)
+
+    def num_examples(self, split: str, slices: Literal["all", "blood"] = "all") -> int:
+        """How many slices `examples` would give; may be 0."""
+        return int(self._selected(split, slices).sum())
+
+    def _selected(self, split: str, slices: Literal["all", "blood"]) -> np.ndarray:
+        if split not in SPLIT_NAMES:
+            raise UserError(f"split {split!r}: give one of {', '.join(SPLIT_NAMES)}")
+        selected = self.split == SPLIT_NAMES.index(split)
+        if slices == "blood":
+            selected &= self.pixels_per_class[:, 1:].any(axis=1)
+        return selected
 
     def in_plane_shapes(self) -> set[tuple[int, int]]:
         """The (rows, columns) that occur."""

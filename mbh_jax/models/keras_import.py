@@ -15,6 +15,7 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from mbh_jax.errors import UserError
 from mbh_jax.models.flexunet import size_divisor
@@ -129,3 +130,41 @@ def _check_shapes(variables: Variables, config: Mapping[str, Any], path: Path) -
                 f"{path}: weights {jax.tree_util.keystr(leaf_path)} are {array.shape}, where the "
                 f"file's own configuration makes them {wanted_shapes[leaf_path].shape}"
             )
+
+
+def main(config: ConfigDict, workdir: Path, arguments: list[str]) -> None:
+    """Writes a workdir whose checkpoints hold the weights of a Keras FlexUNet.
+
+        python -m mbh_jax.models.keras_import best_model.h5 --config=configs/flexunet.py
+            --workdir=runs/imported
+
+    Both checkpoints stand at step 0: `--mode=evaluate` evaluates the weights, and training goes on
+    from them with a new optimizer.
+
+    Raises:
+        UserError: the file is no Keras FlexUNet, is not the configuration's network, or the workdir
+            already holds a run.
+    """
+    from mbh_jax import train
+
+    if len(arguments) != 1:
+        raise UserError("give one file: python -m mbh_jax.models.keras_import best_model.h5 ...")
+    found, variables = read_keras_flexunet(arguments[0])
+    wanted = dict(config.model)
+    differences = [
+        f"--config.model.{key}={value!r}"
+        for key, value in found["model"].items()
+        if key != "dtype" and wanted[key] != value
+    ]
+    height, width, _ = found["input_shape"]
+    if height is not None and (height, width) != (config.data.image_size,) * 2:
+        differences.append(f"--config.data.image_size={height}")
+    if differences:
+        raise UserError(f"{arguments[0]} is another network; add {' '.join(differences)}")
+    train.begin_from_variables(config, workdir, variables)
+
+
+if __name__ == "__main__":
+    from mbh_jax import commands
+
+    commands.run(main)

@@ -1,7 +1,6 @@
 """The program's own log: one plain line an event, on standard error."""
 
 import logging
-import os
 import sys
 
 import absl.logging
@@ -17,4 +16,3 @@ def start_logging() -> None:
     log.setLevel(logging.INFO)
     log.propagate = False
     absl.logging.set_verbosity(absl.logging.WARNING)
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

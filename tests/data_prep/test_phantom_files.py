@@ -1,7 +1,8 @@
-"""Phantom files: BHSD's layout and header quirks byte for byte, and the command that writes them."""
+"""Phantom files: BHSD's layout and header quirks byte for byte, and the command that writes."""
 
 import gzip
 import struct
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -146,7 +147,5 @@ def test_bad_arguments_are_refused_before_anything_is_written(
 
 
 def test_the_phantom_needs_no_tensorflow() -> None:
-    import subprocess
-
     code = "import sys, data_prep.phantom; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,62 @@
+"""What the commands share: a recipe and a workdir as flags, and errors of one line."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
+
+from mbh_jax.config import RULES, nearest_key
+from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.reporting.log import start_logging
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe, such as configs/flexunet.py; --config.KEY=VALUE overrides a key."
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder of the run's checkpoints, curves and tables; default runs/<recipe>."
+)
+
+
+def _parse_flags(arguments: list[str]) -> list[str]:
+    """Parses flags; what is wrong with them or with the recipe's file is one line."""
+    for argument in arguments:
+        override = re.match(r"--?config\.([\w.]+)", argument)
+        if override and override[1] not in RULES:
+            raise UserError(f"--config.{override[1]}: no such key{nearest_key(override[1])}")
+    try:
+        rest = flags.FLAGS(arguments)
+        config = _CONFIG.value
+    except flags.Error as error:
+        raise UserError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
+    except (AttributeError, ImportError, KeyError, SyntaxError, TypeError) as error:
+        raise UserError(f"--config: {' '.join(str(error).split())}") from None
+    if config is None:
+        raise UserError("no recipe: give --config=configs/flexunet.py, or another of configs/")
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config: {_recipe()} is no recipe: not there, or without get_config()")
+    return rest
+
+
+def _recipe() -> str:
+    return config_flags.get_config_filename(flags.FLAGS["config"])
+
+
+def run(command: Callable[[ConfigDict, Path, list[str]], None]) -> None:
+    """Runs `command(config, workdir, positional arguments)` with the process's flags.
+
+    A `UserError` ends the process with one line and exit code 1.
+    """
+
+    def main(arguments: list[str]) -> None:
+        start_logging()
+        workdir = Path(_WORKDIR.value or Path("runs") / Path(_recipe()).stem)
+        command(_CONFIG.value, workdir, arguments[1:])
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow says at every start that oneDNN is on, unless it is told.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    with one_line_errors():
+        app.run(main, flags_parser=_parse_flags)

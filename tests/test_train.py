@@ -1,0 +1,215 @@
+"""The training loop on a tiny dataset: what it writes, how it resumes, how it stops."""
+
+import csv
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import smoke
+from mbh_jax import evaluate, train
+from mbh_jax.checkpoints import Checkpoints
+from mbh_jax.errors import UserError
+from mbh_jax.experiment import Experiment, create_experiment
+
+NUM_EPOCHS = 3
+
+
+def tiny_config(tiny_dataset_dir: Path) -> ConfigDict:
+    config = smoke.get_config()
+    config.data.dir = str(tiny_dataset_dir)
+    config.data.image_size = 32
+    config.data.slices = "all"
+    config.model.num_layers = 2
+    config.model.dropout_rate = 0.2
+    config.model.norm = "batch"
+    config.augment.flip = True
+    config.optimizer.learning_rate = 3e-3
+    config.train.batch_size = 4
+    config.train.num_epochs = NUM_EPOCHS
+    config.train.log_every_steps = 2
+    config.train.checkpoint_every_steps = 3
+    config.train.preview_slices = 2
+    return config
+
+
+@pytest.fixture
+def config(tiny_dataset_dir: Path) -> ConfigDict:
+    return tiny_config(tiny_dataset_dir)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The workdir of a run that nothing interrupted."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    train.train_and_evaluate(tiny_config(tiny_dataset_dir), workdir)
+    return workdir
+
+
+def last_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
+    experiment = create_experiment(config)
+    saved = Checkpoints(workdir, experiment.parallel.replicated)
+    restored = saved.restore_last(experiment.template)
+    saved.close()
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored.arrays)]
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_batches: int) -> None:
+    """Makes the run fail as the given number of training batches have been read."""
+    whole = Experiment.train_batches
+    left = [num_batches]
+
+    def until_interrupted(self, examples, epoch, start_batch=0):
+        for batch in whole(self, examples, epoch, start_batch):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            yield batch
+
+    monkeypatch.setattr(Experiment, "train_batches", until_interrupted)
+
+
+def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None:
+    names = {path.name for path in undisturbed.iterdir()}
+    assert names == {
+        "checkpoints",
+        "config.json",
+        "epoch_change_infer",
+        "evaluation",
+        "history.json",
+        "tensorboard",
+        "train_losses.csv",
+        "train_losses.png",
+        "train_metrics.csv",
+        "train_metrics.png",
+    }
+    pictures = sorted(path.name for path in (undisturbed / "epoch_change_infer").iterdir())
+    assert pictures == ["epoch_0001", "epoch_0002", "epoch_0003"]
+    assert len(list((undisturbed / "epoch_change_infer" / "epoch_0001").iterdir())) == 3
+    evaluation = undisturbed / "evaluation" / "validation"
+    assert {path.name for path in evaluation.iterdir()} == {"evaluation.csv", "summary.json"}
+    with (undisturbed / "train_losses.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_best_checkpoint_is_of_the_lowest_validation_loss(
+    config: ConfigDict, undisturbed: Path
+) -> None:
+    history = json.loads((undisturbed / "history.json").read_text())
+    best = min(history, key=lambda entry: entry["val_loss"])
+    experiment = create_experiment(config)
+    saved = Checkpoints(undisturbed, experiment.parallel.replicated)
+    restored = saved.restore_variables("best", experiment.template)
+    saved.close()
+    assert restored.step == best["step"]
+    rows = evaluate.evaluate_examples(
+        experiment, restored.arrays, experiment.index.examples("validation", "all")
+    )
+    val_loss = train.objective(experiment, evaluate.sum_rows(rows))
+    assert val_loss == pytest.approx(best["val_loss"], rel=1e-6)
+
+
+@pytest.mark.parametrize("num_batches", [1, 5, 9])
+def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
+    config: ConfigDict,
+    undisturbed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_batches: int,
+) -> None:
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, num_batches)
+        train.train_and_evaluate(config, workdir)
+    train.train_and_evaluate(config, workdir)
+    for ours, theirs in zip(
+        last_state(config, workdir), last_state(config, undisturbed), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    for name in ("train_losses.csv", "train_metrics.csv"):
+        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
+    tables = "evaluation/validation/evaluation.csv"
+    assert (workdir / tables).read_bytes() == (undisturbed / tables).read_bytes()
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    config.train.num_epochs = 1
+    train.train_and_evaluate(config, workdir)
+    config.train.num_epochs = NUM_EPOCHS
+    train.train_and_evaluate(config, workdir)
+    losses = "train_losses.csv"
+    assert (workdir / losses).read_bytes() == (undisturbed / losses).read_bytes()
+
+
+def test_another_configuration_is_refused_with_the_difference(
+    config: ConfigDict, undisturbed: Path
+) -> None:
+    config.optimizer.learning_rate = 1e-3
+    with pytest.raises(UserError, match=r"optimizer\.learning_rate: 0\.003 -> 0\.001"):
+        train.train_and_evaluate(config, undisturbed)
+
+
+def test_another_network_is_refused_in_evaluation(config: ConfigDict, undisturbed: Path) -> None:
+    config.model.base_filters = 8
+    with pytest.raises(UserError, match=r"model\.base_filters: 4 -> 8"):
+        evaluate.evaluate_checkpoint(config, undisturbed)
+
+
+def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
+    config: ConfigDict, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.eval.split = "train"
+    config.eval.batch_size = 7
+    evaluate.evaluate_checkpoint(config, undisturbed)
+    index = create_experiment(config).index
+    summary = json.loads((undisturbed / "evaluation" / "train" / "summary.json").read_text())
+    volumes = {volume.volume_id: volume for volume in index.volumes if volume.split == "train"}
+    assert {case["case"] for case in summary["metric_per_case"]} == set(volumes)
+    for case in summary["metric_per_case"]:
+        rows = [index.volumes[v].volume_id == case["case"] for v in index.volume]
+        for label in range(1, 6):
+            counts = case["metrics"][str(label)]
+            assert counts["n_ref"] == index.pixels_per_class[rows, label].sum()
+            voxels = np.prod(volumes[case["case"]].shape)
+            assert sum(counts[name] for name in ("TP", "FP", "FN", "TN")) == voxels
+    assert "mean of 5" in capsys.readouterr().out
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "run"
+    config.train.num_epochs = 1
+    train.train_and_evaluate(config, workdir)
+    before = last_state(config, workdir)
+    config.train.num_epochs = 2
+    with monkeypatch.context() as patch, pytest.raises(UserError, match="not finite"):
+        patch.setattr(train, "objective", lambda *_: float("nan"))
+        train.train_and_evaluate(config, workdir)
+    for ours, theirs in zip(last_state(config, workdir), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
+    config: ConfigDict, tmp_path: Path
+) -> None:
+    config.optimizer.learning_rate = 1e-12
+    config.optimizer.warmup_epochs = 0.0
+    config.model.norm = "none"
+    config.train.num_epochs = 10
+    config.train.early_stopping_patience = 2
+    config.train.preview_slices = 0
+    train.train_and_evaluate(config, tmp_path / "run")
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    losses = [entry["val_loss"] for entry in history]
+    best = int(np.argmin(losses))
+    assert len(history) < 10
+    assert len(history) - 1 - best == 2
