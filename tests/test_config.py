@@ -1,0 +1,128 @@
+"""Every recipe is valid and runs a step; what is wrong in one is named with a way out."""
+
+import importlib
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from configs import flexunet
+from mbh_jax import config as config_rules
+from mbh_jax import losses, models, optimizers, parallel, steps
+from mbh_jax.data import preprocess
+from mbh_jax.errors import UserError
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.train_state import TrainState
+
+RECIPES = sorted(
+    path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__"
+)
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    return flexunet.get_config()
+
+
+def recipe(name: str) -> ConfigDict:
+    return importlib.import_module(f"configs.{name}").get_config()
+
+
+def test_there_are_recipes() -> None:
+    assert {"flexunet", "quickstart", "smoke"} <= set(RECIPES)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_is_valid_and_its_docstring_holds_its_command(name: str) -> None:
+    config_rules.validate(recipe(name), num_devices=1)
+    docstring = importlib.import_module(f"configs.{name}").__doc__ or ""
+    assert f"python -m mbh_jax.main --config=configs/{name}.py" in docstring
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_runs_a_step(name: str) -> None:
+    config = recipe(name)
+    # The network of the recipe with fewer filters, on the smallest image it takes.
+    config.model.base_filters = 2
+    config.data.image_size = models.size_divisor(config.model.num_layers)
+    config.train.batch_size = 2
+    how = parallel.create_parallel(config.parallel.mode)
+    model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
+    loss = losses.create_loss(config.loss.name, config.loss.dice_weight)
+    schedule = optimizers.create_schedule(config.optimizer, 10, 10)
+    optimizer = optimizers.create_optimizer(config.optimizer, schedule)
+    size, channels = config.data.image_size, preprocess.num_channels(config.data.window)
+    variables = model.init(jax.random.key(0), np.zeros((1, size, size, channels), np.float32))
+    state = TrainState.create(
+        dict(variables), optimizer, optimizers.create_plateau(config.optimizer)
+    )
+    train_step = parallel.compile_train_step(
+        steps.create_steps(config, model, loss, optimizer).train, how
+    )
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": rng.integers(-20, 90, (2, size, size, 1)).astype(np.int16),
+        "label": rng.integers(0, NUM_CLASSES, (2, size, size)).astype(np.uint8),
+        "weight": np.ones(2, np.float32),
+        "example": np.arange(2, dtype=np.int32),
+    }
+    state, sums = train_step(state, parallel.put_batch(batch, how), jax.random.key(1))
+    assert int(state.step) == 1
+    assert np.isfinite(loss.objective(sums))
+    assert int(sums["confusion"].sum()) == 2 * size * size
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.batch_size", 0, "train.batch_size must be a whole number of 1 or more, not 0"),
+        ("train.batch_size", True, "train.batch_size must be a whole number"),
+        ("model.dropout_rate", 1.0, "model.dropout_rate must be a number from 0 to below 1"),
+        ("optimizer.learning_rate", 0.0, "optimizer.learning_rate must be a number above 0"),
+        ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be a number"),
+        ("data.window", "bone", "one of hu_0_255, brain, brain_subdural_bone"),
+        ("parallel.mode", "xmap", "parallel.mode must be one of pmap, jit"),
+        ("data.image_size", 500, "multiple of 128, such as 384"),
+        ("augment.flip", 1, "augment.flip must be True or False"),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_it_must_be(
+    config: ConfigDict, key: str, value: object, message: str
+) -> None:
+    section, name = key.split(".")
+    with config.ignore_type():
+        config[section][name] = value
+    with pytest.raises(UserError, match=message):
+        config_rules.validate(config, num_devices=1)
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name(config: ConfigDict) -> None:
+    with config.unlocked():
+        config.train.batchsize = 4
+    with pytest.raises(UserError, match=r"train\.batchsize, did you mean train\.batch_size\?"):
+        config_rules.validate(config, num_devices=1)
+
+
+def test_a_missing_key_is_named(config: ConfigDict) -> None:
+    with config.unlocked():
+        del config.loss["name"]
+    with pytest.raises(UserError, match=r"loss\.name is missing"):
+        config_rules.validate(config, num_devices=1)
+
+
+def test_a_batch_must_divide_over_the_devices(config: ConfigDict) -> None:
+    with pytest.raises(UserError, match=r"--config\.train\.batch_size=8"):
+        config_rules.validate(config, num_devices=8)
+
+
+def test_differences_leave_out_what_may_change_on_resuming(config: ConfigDict) -> None:
+    saved = config.to_dict()
+    config.train.num_epochs = 7
+    config.eval.split = "validation"
+    config.parallel.mode = "jit"
+    assert config_rules.differences(saved, config) == []
+    config.model.dilation = 3
+    assert config_rules.differences(saved, config) == ["model.dilation: 1 -> 3"]
