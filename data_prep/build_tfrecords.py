@@ -30,7 +30,6 @@ def build(
     output: Path,
     *,
     split: str | None = None,
-    fractions: Sequence[float] = splits.DEFAULT_FRACTIONS,
     seed: int = 0,
     overwrite: bool = False,
 ) -> Path:
@@ -39,9 +38,8 @@ def build(
     Args:
         source: zip or folder with BHSD's layout.
         output: the dataset goes to `<output>/head_ct/<version>/`.
-        split: one of `data_prep.splits.METHODS`; by default `official` for BHSD's own volumes and
-            `patient` for others.
-        fractions: see `data_prep.splits.split_cases`.
+        split: see `data_prep.splits`; by default `official` for BHSD's own volumes and `patient`
+            for others.
         seed: of the split.
         overwrite: replace a dataset that is already there.
 
@@ -51,7 +49,7 @@ def build(
     Raises:
         UserError: naming what is wrong; nothing half-written is left.
     """
-    splits.check_fractions(fractions)
+    rule = splits.parse(split) if split else None
     target = output / DATASET_NAME
     if target.exists() and not overwrite:
         raise UserError(f"{target}: exists: give --overwrite to replace it, or another --output")
@@ -70,11 +68,14 @@ def build(
         for note in fact.notes:
             print(f"{fact.case.volume_id}: {note}")
 
-    method = split or splits.default_method([fact.case.volume_id for fact in facts])
-    cases = splits.split_cases(facts, method, fractions, seed)
-    print(f"split: {method}{'' if split else ' (chosen by the volume names)'}, seed {seed}")
+    rule = rule or splits.default_rule([fact.case.volume_id for fact in facts])
+    cases = splits.split_cases(facts, rule, seed)
+    split_method = {**rule.metadata, "seed": seed}
+    chosen = split or f"{rule.metadata['method']} (chosen by the volume names)"
+    print(f"split: {chosen}, seed {seed}")
+    if rule.warning:
+        print(rule.warning)
 
-    split_method = {"method": method, "seed": seed, "fractions": list(fractions)}
     written = _write(found, split_method, cases, output)
     print(table(cases))
     print(f"written to {written}")
@@ -106,7 +107,7 @@ def _write(
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        with _progress("records", len(source.cases)) as progress:
+        with _progress("records", sum(map(len, cases.values()))) as progress:
             head_ct = builder.HeadCt(
                 plan=builder.Plan(source, split_method, cases, on_volume=progress.update),
                 data_dir=partial / "new",
@@ -165,13 +166,6 @@ def table(cases: Mapping[str, Sequence[sources.CaseFacts]]) -> str:
     return "\n".join([*lines, "(under a class: slices/volumes that hold it)"])
 
 
-def _fractions(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError("give three numbers such as 0.7,0.15,0.15") from None
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -181,16 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, required=True, help="such as data/bhsd")
     parser.add_argument(
         "--split",
-        choices=splits.METHODS,
-        help="BHSD's own 96/96, or by patient (default: official for BHSD's volumes)",
+        help=f"{splits.SYNTAX} (default: official for BHSD's own volumes, else patient)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
-    parser.add_argument(
-        "--fractions",
-        type=_fractions,
-        default=splits.DEFAULT_FRACTIONS,
-        help="train,validation,test shares of the patients (default: 0.7,0.15,0.15)",
-    )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset there")
     with one_line_errors():
         build(**vars(parser.parse_args(arguments)))

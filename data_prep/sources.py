@@ -5,6 +5,8 @@ may be read in any order and by any process.
 """
 
 import contextlib
+import dataclasses
+import functools
 import re
 import zipfile
 from collections.abc import Iterator
@@ -61,12 +63,16 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Case:
-    """One volume: its image, its label and whose it is."""
+    """One volume: its image, its label and whose it is.
+
+    With `slice_index` (0 the most inferior) it is that one slice, see `cut_to_slices`.
+    """
 
     volume_id: str
     patient_id: str
     image: SourceFile
     label: SourceFile
+    slice_index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -208,12 +214,51 @@ def read_case(case: Case) -> volume_io.LabelledVolume:
     Raises:
         UserError: naming the file that cannot be read.
     """
+    if case.slice_index is not None:
+        return _read_slice(case, case.slice_index)
     image, _ = read_headers(case)
     with case.image.open() as stream:
         volume = volume_io.read_volume(stream, case.image.name)
     with case.label.open() as stream:
         label, _ = volume_io.read_label_like(stream, image, case.label.name)
     return volume_io.LabelledVolume(case.volume_id, case.patient_id, volume, label)
+
+
+def cut_to_slices(facts: CaseFacts) -> list[CaseFacts]:
+    """A case for each slice of a case: volumes of one slice, with the place and spacing it had."""
+    _, rows, columns = facts.shape
+    return [
+        CaseFacts(
+            dataclasses.replace(
+                facts.case,
+                volume_id=f"{facts.case.volume_id}_slice_{slice_index:03d}",
+                slice_index=slice_index,
+            ),
+            (1, rows, columns),
+            facts.pixels_per_class[slice_index : slice_index + 1],
+            facts.notes,
+        )
+        for slice_index in range(facts.shape[0])
+    ]
+
+
+def _read_slice(case: Case, slice_index: int) -> volume_io.LabelledVolume:
+    labelled = _read_kept(dataclasses.replace(case, volume_id="", slice_index=None))
+    to_slice = np.eye(4)
+    to_slice[2, 3] = slice_index
+    volume = volume_io.Volume(
+        labelled.volume.hu[slice_index : slice_index + 1],
+        labelled.volume.affine @ to_slice,
+        labelled.volume.stored_axcodes,
+    )
+    label = labelled.label[slice_index : slice_index + 1]
+    return volume_io.LabelledVolume(case.volume_id, case.patient_id, volume, label)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_kept(case: Case) -> volume_io.LabelledVolume:
+    """`read_case`, kept for the next slice of the same volume."""
+    return read_case(case)
 
 
 def _is_volume(file: PurePosixPath) -> bool:

@@ -1,26 +1,134 @@
-"""Which patient goes to training, validation and test. No patient is ever on two sides.
+"""Which volume goes to training, validation and test: what `--split` may say, and what it does.
 
-`bhsd_official_split.json` holds the names of BHSD's 96 training and 96 test volumes, facts copied
-from `dataset.json` of the authors' repository (Wu et al., MLMI 2023, arXiv:2308.11298).
+    official             BHSD's own 96/96; validation is drawn from its training side, by patient
+    patient              0.7, 0.15 and 0.15 of the patients, stratified by the classes they have
+    patient:0.8,0.15,0.05    the same with shares of one's own
+    kfold:5/0            the first of five stratified groups of patients is for test, the next one
+                         for validation, the rest for training; 5/1 to 5/4 go round
+    slice                slices shuffled and dealt out 80:15:5, whoever's they are: patients leak
+    my_split.json        {"train": [...], "validation": [...], "test": [...]}: volume or patient ids
+
+No patient is ever on two sides, but for `slice`. `bhsd_official_split.json` holds the names of
+BHSD's 96 training and 96 test volumes, facts copied from `dataset.json` of the authors' repository
+(Wu et al., MLMI 2023, arXiv:2308.11298).
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from functools import cache
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from importlib import resources
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.sources import CaseFacts
+from data_prep.sources import CaseFacts, cut_to_slices
+from data_prep.stratification import stratify
 from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.errors import UserError
 from mbh_jax.labels import FOREGROUND
 
-METHODS = ("official", "patient")
-"""`official`: BHSD's own 96/96, validation drawn from its training; `patient`: by fractions."""
+PATIENT_FRACTIONS = (0.7, 0.15, 0.15)
+"""Share of the patients in training, validation and test, unless said otherwise."""
 
-DEFAULT_FRACTIONS = (0.7, 0.15, 0.15)
-"""Share of the patients in training, validation and test."""
+OFFICIAL_VALIDATION_FRACTION = 0.15
+"""Share of the official training patients that validation takes."""
+
+SLICE_FRACTIONS = (0.8, 0.15, 0.05)
+"""Shares of the slices with blood in the original project: 1,894, 355 and 119."""
+
+SLICE_WARNING = (
+    "warning: --split slice puts neighbouring slices of one bleed into training and test, so "
+    "scores show how well patients are remembered and not how well new ones are read: for "
+    "comparison with work that was split so, and for nothing else"
+)
+
+SYNTAX = "official, patient, patient:0.8,0.15,0.05, kfold:5/0, slice or the path of a .json file"
+
+
+class SplitRule(NamedTuple):
+    """A way to divide cases.
+
+    Attributes:
+        metadata: how the split was made, for the dataset's metadata.
+        split_of: gives the split of each volume id, of all cases and a seed.
+        by_slice: whether each slice is a case of its own.
+        warning: what to tell who uses it.
+    """
+
+    metadata: Mapping[str, Any]
+    split_of: Callable[[Sequence[CaseFacts], int], Mapping[str, str]]
+    by_slice: bool = False
+    warning: str | None = None
+
+
+def parse(text: str) -> SplitRule:
+    """Reads what `--split` was given (see the module's docstring), a JSON file included.
+
+    Raises:
+        UserError: if it cannot be understood.
+    """
+    if text == "official":
+        metadata = {"method": "official", "validation_fraction": OFFICIAL_VALIDATION_FRACTION}
+        return SplitRule(metadata, _official)
+    if match := re.fullmatch(r"patient(?::(.*))?", text):
+        fractions = PATIENT_FRACTIONS if match[1] is None else _fractions(match[1])
+        metadata = {"method": "patient", "fractions": list(fractions)}
+        return SplitRule(metadata, partial(_by_patient, fractions))
+    if match := re.fullmatch(r"kfold:(\d+)/(\d+)", text):
+        num_folds, fold = int(match[1]), int(match[2])
+        if num_folds < 3 or fold >= num_folds:
+            raise UserError(
+                f"--split {text}: give kfold:5/0 to kfold:5/4, or another number of folds from 3 up"
+            )
+        metadata = {"method": "kfold", "num_folds": num_folds, "fold": fold}
+        return SplitRule(metadata, partial(_kfold, num_folds, fold))
+    if text == "slice":
+        metadata = {"method": "slice", "fractions": list(SLICE_FRACTIONS)}
+        return SplitRule(metadata, _shuffled, by_slice=True, warning=SLICE_WARNING)
+    if text.endswith(".json"):
+        split_of_name = _read_listing(Path(text))
+        return SplitRule(
+            {"method": "file", "file": Path(text).name}, partial(_listed, split_of_name)
+        )
+    raise UserError(f"--split {text}: give {SYNTAX}")
+
+
+def default_rule(volume_ids: Sequence[str]) -> SplitRule:
+    """`official` if all volumes are BHSD's and both its sides are there, else `patient`."""
+    ids = set(volume_ids)
+    sides = official_sides()
+    known = ids <= sides["train"] | sides["test"]
+    return parse(
+        "official" if known and ids & sides["train"] and ids & sides["test"] else "patient"
+    )
+
+
+def split_cases(
+    facts: Sequence[CaseFacts], rule: SplitRule, seed: int
+) -> dict[str, list[CaseFacts]]:
+    """Divides cases into `SPLIT_NAMES`; by slice, cases are cut to volumes of one slice first.
+
+    Args:
+        facts: all cases.
+        rule: how, see `parse`.
+        seed: of what the rule leaves to chance.
+
+    Returns:
+        Each split's cases, in the order of `facts`.
+
+    Raises:
+        UserError: if the rule does not fit the cases, or a split would be empty.
+    """
+    if rule.by_slice:
+        facts = [one for fact in facts for one in cut_to_slices(fact)]
+    split_of = rule.split_of(facts, seed)
+    return {
+        split: [fact for fact in facts if split_of[fact.case.volume_id] == split]
+        for split in SPLIT_NAMES
+    }
 
 
 @cache
@@ -28,57 +136,6 @@ def official_sides() -> Mapping[str, frozenset[str]]:
     """Volume ids of BHSD's official `train` (96) and `test` (96) sides."""
     text = resources.files("data_prep").joinpath("bhsd_official_split.json").read_text()
     return {side: frozenset(names) for side, names in json.loads(text).items()}
-
-
-def default_method(volume_ids: Sequence[str]) -> str:
-    """`official` if all volumes are BHSD's and both its sides are there, else `patient`."""
-    ids = set(volume_ids)
-    sides = official_sides()
-    known = ids <= sides["train"] | sides["test"]
-    return "official" if known and ids & sides["train"] and ids & sides["test"] else "patient"
-
-
-def check_fractions(fractions: Sequence[float]) -> None:
-    """Raises UserError unless these are three shares above 0 that add up to 1."""
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise UserError(
-            f"fractions {','.join(f'{value:g}' for value in fractions)}: give three numbers above "
-            "0 for train,validation,test that add up to 1"
-        )
-
-
-def split_cases(
-    facts: Sequence[CaseFacts], method: str, fractions: Sequence[float], seed: int
-) -> dict[str, list[CaseFacts]]:
-    """Divides cases into `SPLIT_NAMES`, stratified by the classes that patients have.
-
-    Args:
-        facts: all cases.
-        method: one of `METHODS`.
-        fractions: share of patients in training, validation and test (see `check_fractions`); of
-            these `official` takes the second as validation's share of the official training side.
-        seed: of the random order in which patients are considered.
-
-    Returns:
-        Each split's cases in the order of `facts`.
-
-    Raises:
-        UserError: if there are too few patients, or `official` is asked of other volumes than
-            BHSD's.
-    """
-    classes_of = classes_of_patients(facts)
-    if method == "official":
-        side_of = _official_side_of_patients(facts)
-        train = {name: value for name, value in classes_of.items() if side_of[name] == "train"}
-        shares = {"train": 1 - fractions[1], "validation": fractions[1]}
-        split_of = {name: "test" for name in classes_of if side_of[name] == "test"}
-        split_of |= stratify(train, shares, seed)
-    else:
-        split_of = stratify(classes_of, dict(zip(SPLIT_NAMES, fractions, strict=True)), seed)
-    return {
-        split: [fact for fact in facts if split_of[fact.case.patient_id] == split]
-        for split in SPLIT_NAMES
-    }
 
 
 def classes_of_patients(facts: Sequence[CaseFacts]) -> dict[str, frozenset[int]]:
@@ -92,76 +149,18 @@ def classes_of_patients(facts: Sequence[CaseFacts]) -> dict[str, frozenset[int]]
     return dict(sorted(classes.items()))
 
 
-def stratify(
-    classes_of: Mapping[str, frozenset[int]], shares: Mapping[str, float], seed: int
+def _by_volume(facts: Sequence[CaseFacts], split_of_patient: Mapping[str, str]) -> dict[str, str]:
+    return {fact.case.volume_id: split_of_patient[fact.case.patient_id] for fact in facts}
+
+
+def _by_patient(
+    fractions: Sequence[float], facts: Sequence[CaseFacts], seed: int
 ) -> dict[str, str]:
-    """Iterative stratification (Sechidis, Tsoumakas and Vlahavas, ECML PKDD 2011, Algorithm 1).
-
-    The rarest class that is still to be placed goes first: each of its patients to the part that
-    lacks this class most, then to the one that lacks patients most, then by chance. A part left
-    empty gets a patient of the largest one, of those with the fewest classes.
-
-    Args:
-        classes_of: the classes that each patient has.
-        shares: each part's share of the patients, adding up to 1.
-        seed: of the order of patients and of ties.
-
-    Returns:
-        The part of each patient.
-
-    Raises:
-        UserError: if there are fewer patients than parts.
-    """
-    if len(classes_of) < len(shares):
-        raise UserError(
-            f"{len(classes_of)} patients cannot be divided into {', '.join(shares)}: give at least "
-            f"{len(shares)}"
-        )
-    rng = np.random.default_rng(seed)
-    parts = list(shares)
-    remaining = [list(classes_of)[index] for index in rng.permutation(len(classes_of))]
-    wanted_patients = {part: shares[part] * len(remaining) for part in parts}
-    patients_with = {
-        label: sum(label in classes for classes in classes_of.values()) for label in FOREGROUND
-    }
-    wanted = {
-        part: {label: shares[part] * patients_with[label] for label in FOREGROUND} for part in parts
-    }
-    part_of: dict[str, str] = {}
-
-    def place(patient_id: str, part: str) -> None:
-        part_of[patient_id] = part
-        remaining.remove(patient_id)
-        wanted_patients[part] -= 1
-        for label in classes_of[patient_id]:
-            wanted[part][label] -= 1
-
-    while remaining:
-        left = [
-            (sum(label in classes_of[patient_id] for patient_id in remaining), label)
-            for label in FOREGROUND
-        ]
-        rarest = min(((count, label) for count, label in left if count), default=(0, None))[1]
-        chosen = [name for name in remaining if rarest is None or rarest in classes_of[name]]
-        for patient_id in chosen:
-            lacks = {
-                part: (0.0 if rarest is None else wanted[part][rarest], wanted_patients[part])
-                for part in parts
-            }
-            most = max(lacks.values())
-            tied = [part for part in parts if lacks[part] == most]
-            place(patient_id, tied[rng.integers(len(tied))])
-
-    for part in parts:
-        if part not in part_of.values():
-            sizes = {name: list(part_of.values()).count(name) for name in parts}
-            largest = max(parts, key=lambda name: sizes[name])
-            movable = [name for name in classes_of if part_of[name] == largest]
-            part_of[min(movable, key=lambda name: len(classes_of[name]))] = part
-    return part_of
+    shares = dict(zip(SPLIT_NAMES, fractions, strict=True))
+    return _by_volume(facts, stratify(classes_of_patients(facts), shares, seed))
 
 
-def _official_side_of_patients(facts: Sequence[CaseFacts]) -> dict[str, str]:
+def _official(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
     sides = official_sides()
     side_of: dict[str, str] = {}
     for fact in facts:
@@ -169,13 +168,110 @@ def _official_side_of_patients(facts: Sequence[CaseFacts]) -> dict[str, str]:
         side = next((side for side, names in sides.items() if volume_id in names), None)
         if side is None:
             raise UserError(
-                f"split official: {volume_id} is not one of BHSD's 192 volumes: give "
+                f"--split official: {volume_id} is not one of BHSD's 192 volumes: give "
                 "--split patient"
             )
         side_of[fact.case.patient_id] = side
-    if set(side_of.values()) != set(sides):
-        missing = next(side for side in sides if side not in side_of.values())
+    for side in sides:
+        if side not in side_of.values():
+            raise UserError(
+                f"--split official: none of the volumes is on BHSD's {side} side: give "
+                "--split patient"
+            )
+    train = {
+        patient_id: classes
+        for patient_id, classes in classes_of_patients(facts).items()
+        if side_of[patient_id] == "train"
+    }
+    shares = {
+        "train": 1 - OFFICIAL_VALIDATION_FRACTION,
+        "validation": OFFICIAL_VALIDATION_FRACTION,
+    }
+    return _by_volume(facts, side_of | stratify(train, shares, seed))
+
+
+def _kfold(num_folds: int, fold: int, facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
+    """Folds depend on the seed and not on `fold`, so that each patient is tested exactly once."""
+    folds = [f"fold {number}" for number in range(num_folds)]
+    shares = dict.fromkeys(folds, 1 / num_folds)
+    fold_of = stratify(classes_of_patients(facts), shares, seed)
+    split_of_fold = dict.fromkeys(folds, "train")
+    split_of_fold[folds[(fold + 1) % num_folds]] = "validation"
+    split_of_fold[folds[fold]] = "test"
+    return _by_volume(facts, {name: split_of_fold[fold_of[name]] for name in fold_of})
+
+
+def _shuffled(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
+    order = np.random.default_rng(seed).permutation(len(facts))
+    ends = np.rint(np.cumsum(SLICE_FRACTIONS) * len(facts)).astype(int)
+    if min(np.diff(ends, prepend=0)) < 1:
+        raise UserError(f"--split slice: {len(facts)} slices are too few for three splits")
+    numbers = np.searchsorted(ends, np.argsort(order), side="right")
+    return {
+        fact.case.volume_id: SPLIT_NAMES[number]
+        for fact, number in zip(facts, numbers, strict=True)
+    }
+
+
+def _listed(
+    split_of_name: Mapping[str, str], facts: Sequence[CaseFacts], seed: int
+) -> dict[str, str]:
+    """By volume id or, where that is not listed, by patient id; the seed has no say."""
+    del seed
+    split_of: dict[str, str] = {}
+    split_of_patient: dict[str, str] = {}
+    for fact in facts:
+        volume_id, patient_id = fact.case.volume_id, fact.case.patient_id
+        split = split_of_name.get(volume_id, split_of_name.get(patient_id))
+        if split is None:
+            raise UserError(
+                f"--split: {volume_id} is not listed: add it or its patient {patient_id}"
+            )
+        other = split_of_patient.setdefault(patient_id, split)
+        if other != split:
+            raise UserError(
+                f"--split: patient {patient_id} is in both {other} and {split}: keep all of a "
+                "patient's volumes on one side"
+            )
+        split_of[volume_id] = split
+    for split in SPLIT_NAMES:
+        if split not in split_of.values():
+            raise UserError(f"--split: none of the volumes is listed under {split!r}: add one")
+    return split_of
+
+
+def _read_listing(path: Path) -> dict[str, str]:
+    """The split of each name in a JSON file of three lists."""
+    try:
+        lists = json.loads(path.read_text())
+    except OSError as error:
+        raise UserError(f"--split {path}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise UserError(f"--split {path}: not JSON ({error})") from None
+    is_lists = isinstance(lists, dict) and all(
+        isinstance(names, list) and all(isinstance(name, str) for name in names)
+        for names in lists.values()
+    )
+    if not is_lists or set(lists) != set(SPLIT_NAMES):
         raise UserError(
-            f"split official: none of the volumes is on BHSD's {missing} side: give --split patient"
+            f"--split {path}: give an object with three lists of volume or patient ids: "
+            f"{', '.join(SPLIT_NAMES)}"
         )
-    return side_of
+    counts = Counter(name for names in lists.values() for name in names)
+    for name, count in counts.items():
+        if count > 1:
+            raise UserError(f"--split {path}: {name} is listed {count} times: keep one")
+    return {name: split for split, names in lists.items() for name in names}
+
+
+def _fractions(text: str) -> tuple[float, ...]:
+    try:
+        fractions = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        fractions = ()
+    if len(fractions) != 3 or not min(fractions) > 0 or not abs(sum(fractions) - 1) <= 1e-6:
+        raise UserError(
+            f"--split: shares {text!r}: give three numbers above 0 for train,validation,test that "
+            "add up to 1, such as 0.8,0.15,0.05"
+        )
+    return fractions

@@ -38,9 +38,8 @@ SCRIPT = textwrap.dedent(
         train = parallel.compile_train_step(made.train, how)
         evaluate = parallel.compile_eval_step(made.evaluate, how)
         image = np.zeros((1, 16, 16, 3), np.float32)
-        state = TrainState.create(
-            model.init(jax.random.key(0), image), optimizer, optimizers.create_plateau(config.optimizer)
-        )
+        plateau = optimizers.create_plateau(config.optimizer)
+        state = TrainState.create(model.init(jax.random.key(0), image), optimizer, plateau)
         state = jax.device_put(state, how.replicated)
         rng = np.random.default_rng(0)
         weight = (np.arange(8) < int(real)).astype(np.float32)

@@ -54,9 +54,9 @@ def test_writes_a_tensorflow_dataset(tiny_dataset_dir):
 
 def test_command_says_what_it_wrote(tiny_source_dir, tmp_path, capsys):
     arguments = ["--source", str(tiny_source_dir), "--output", str(tmp_path / "new" / "output")]
-    build_tfrecords.main([*arguments, "--seed", "3", "--fractions", "0.5,0.25,0.25"])
+    build_tfrecords.main([*arguments, "--seed", "3", "--split", "patient:0.5,0.25,0.25"])
     told = capsys.readouterr().out
-    assert "split: patient (chosen by the volume names), seed 3" in told
+    assert "split: patient:0.5,0.25,0.25, seed 3" in told
     assert f"written to {tmp_path}/new/output/head_ct/1.0.0" in told
     index = SliceIndex.load(tmp_path / "new" / "output")
     assert index.split_method == {
@@ -143,6 +143,30 @@ def test_bhsd_names_take_the_official_split(tmp_path, capsys):
     assert "split: official (chosen by the volume names), seed 0" in capsys.readouterr().out
     for volume in SliceIndex.load(tmp_path / "output").volumes:
         assert (volume.split == "test") == (volume.volume_id in sides["test"])
+
+
+def test_split_by_slice_keeps_each_slices_place(
+    tiny_source_dir, tiny_dataset_dir, tmp_path, capsys
+):
+    build_tfrecords.build(tiny_source_dir, tmp_path, split="slice")
+    assert "warning: --split slice puts neighbouring slices" in capsys.readouterr().out
+    whole, cut = SliceIndex.load(tiny_dataset_dir), SliceIndex.load(tmp_path)
+    assert len(whole) == len(cut) == len(cut.volumes)
+    number_of = {volume.volume_id: number for number, volume in enumerate(whole.volumes)}
+    everything = np.arange(len(whole), dtype=np.int32)
+    (all_whole,) = pipeline.eval_batches(whole, everything, global_batch=len(whole))
+    (all_cut,) = pipeline.eval_batches(cut, everything, global_batch=len(cut))
+    for row, volume in enumerate(cut.volumes):
+        volume_id, slice_index = volume.volume_id.split("_slice_")
+        number = number_of[volume_id]
+        other = np.flatnonzero(whole.volume == number)[int(slice_index)]
+        np.testing.assert_array_equal(all_cut["image"][row], all_whole["image"][other])
+        np.testing.assert_array_equal(all_cut["label"][row], all_whole["label"][other])
+        np.testing.assert_allclose(
+            volume.affine @ [3, 4, 0, 1],
+            whole.volumes[number].affine @ [3, 4, int(slice_index), 1],
+        )
+        assert volume.patient_id == whole.volumes[number].patient_id
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import json
 from collections import Counter
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 
 from data_prep import splits
 from data_prep.sources import Case, CaseFacts, SourceFile
+from data_prep.stratification import stratify
 from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.errors import UserError
 from mbh_jax.labels import FOREGROUND
@@ -33,7 +35,7 @@ def bhsd_like(num_patients, seed):
 @pytest.mark.parametrize("seed", range(5))
 def test_patients_are_never_divided_and_no_split_is_empty(num_patients, seed):
     facts = bhsd_like(num_patients, seed)
-    divided = splits.split_cases(facts, "patient", (0.7, 0.15, 0.15), seed)
+    divided = splits.split_cases(facts, splits.parse("patient"), seed)
     assert tuple(divided) == SPLIT_NAMES
     patients = {name: {fact.case.patient_id for fact in cases} for name, cases in divided.items()}
     assert sum(map(len, patients.values())) == num_patients
@@ -49,7 +51,7 @@ def test_patients_are_never_divided_and_no_split_is_empty(num_patients, seed):
 def test_classes_and_sizes_are_near_their_shares(seed):
     classes_of = splits.classes_of_patients(bhsd_like(190, seed))
     shares = dict(zip(SPLIT_NAMES, (0.7, 0.15, 0.15), strict=True))
-    split_of = splits.stratify(classes_of, shares, seed)
+    split_of = stratify(classes_of, shares, seed)
     sizes = Counter(split_of.values())
     for split, share in shares.items():
         assert sizes[split] == pytest.approx(share * 190, abs=4)
@@ -63,16 +65,18 @@ def test_a_rare_class_is_on_every_side_where_it_can_be():
     for seed in range(10):
         classes_of = {f"p{number}": frozenset({2}) for number in range(27)}
         classes_of |= {f"rare{number}": frozenset({1, 2}) for number in range(3)}
-        split_of = splits.stratify(classes_of, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, seed)
+        split_of = stratify(classes_of, {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}, seed)
         assert {split_of[f"rare{number}"] for number in range(3)} == {"a", "b", "c"}
         assert set(Counter(split_of.values()).values()) == {10}
+        split_of = stratify(classes_of, {"a": 0.8, "b": 0.15, "c": 0.05}, seed)
+        assert {split_of[f"rare{number}"] for number in range(3)} == {"a", "b", "c"}
 
 
 def test_the_seed_alone_decides():
     facts = bhsd_like(40, 0)
 
     def split(seed, given=facts):
-        divided = splits.split_cases(given, "patient", (0.6, 0.2, 0.2), seed)
+        divided = splits.split_cases(given, splits.parse("patient:0.6,0.2,0.2"), seed)
         return {fact.case.volume_id: name for name, cases in divided.items() for fact in cases}
 
     assert split(1) == split(1)
@@ -104,7 +108,7 @@ def test_official_sides_are_the_authors():
 
 @pytest.mark.parametrize("seed", range(3))
 def test_official_takes_validation_from_training_by_patient(seed):
-    divided = splits.split_cases(official_facts(), "official", (0.7, 0.15, 0.15), seed)
+    divided = splits.split_cases(official_facts(), splits.parse("official"), seed)
     names = {split: {fact.case.volume_id for fact in cases} for split, cases in divided.items()}
     assert names["test"] == splits.official_sides()["test"]
     assert names["train"] | names["validation"] == splits.official_sides()["train"]
@@ -113,29 +117,136 @@ def test_official_takes_validation_from_training_by_patient(seed):
     assert not patients["train"] & patients["validation"]
 
 
-def test_default_method_follows_the_names():
+def test_default_rule_follows_the_names():
     ids = [fact.case.volume_id for fact in official_facts()]
     sides = splits.official_sides()
-    assert splits.default_method(ids) == "official"
-    assert splits.default_method(ids[:50]) == "official"
-    assert splits.default_method(sorted(sides["train"])) == "patient"
-    assert splits.default_method([*ids, "ID_a_ID_b"]) == "patient"
+
+    def method(given):
+        return splits.default_rule(given).metadata["method"]
+
+    assert method(ids) == "official"
+    assert method(ids[:50]) == "official"
+    assert method(sorted(sides["train"])) == "patient"
+    assert method([*ids, "ID_a_ID_b"]) == "patient"
+
+
+def test_kfold_tests_and_validates_every_patient_once():
+    facts = bhsd_like(43, 1)
+    classes_of = splits.classes_of_patients(facts)
+    seen = Counter()
+    for fold in range(5):
+        divided = splits.split_cases(facts, splits.parse(f"kfold:5/{fold}"), 7)
+        patients = {
+            name: {fact.case.patient_id for fact in cases} for name, cases in divided.items()
+        }
+        assert sum(map(len, patients.values())) == 43
+        assert len(patients["test"]) == pytest.approx(43 / 5, abs=2)
+        for label in FOREGROUND:
+            everywhere = sum(label in classes for classes in classes_of.values())
+            here = sum(label in classes_of[name] for name in patients["test"])
+            assert here == pytest.approx(everywhere / 5, abs=2)
+        seen.update((name, split) for split in ("validation", "test") for name in patients[split])
+    assert seen == {(name, split): 1 for name in classes_of for split in ("validation", "test")}
+
+
+def test_slices_are_dealt_out_one_by_one():
+    facts = [facts_of(f"v{number}", f"p{number}", [1]) for number in range(50)]
+    rule = splits.parse("slice")
+    divided = splits.split_cases(facts, rule, 3)
+    assert [len(divided[split]) for split in SPLIT_NAMES] == [80, 15, 5]
+    ids = [fact.case.volume_id for cases in divided.values() for fact in cases]
+    assert sorted(ids) == sorted(f"v{number}_slice_{k:03d}" for number in range(50) for k in (0, 1))
+    for cases in divided.values():
+        for fact in cases:
+            assert fact.shape == (1, 8, 8)
+            assert fact.pixels_per_class[:, 1].tolist() == [1 - fact.case.slice_index]
+    patients = {split: {fact.case.patient_id for fact in divided[split]} for split in SPLIT_NAMES}
+    assert patients["train"] & patients["test"]
+    assert "remembered" in rule.warning
+    other = splits.split_cases(facts, rule, 4)
+    assert [fact.case.volume_id for fact in other["test"]] != ids[-5:]
+    with pytest.raises(UserError, match="--split slice: 2 slices are too few"):
+        splits.split_cases(facts[:1], rule, 0)
+
+
+def write_listing(path, **lists):
+    path.write_text(json.dumps(lists))
+    return str(path)
+
+
+def test_a_listing_of_ones_own_is_followed(tmp_path):
+    facts = bhsd_like(12, 0)
+    listing = write_listing(
+        tmp_path / "mine.json",
+        train=[f"p{number:04d}" for number in range(2, 12)],
+        validation=["p0000", "not among these"],
+        test=["v0001_0"],
+    )
+    rule = splits.parse(listing)
+    assert rule.metadata == {"method": "file", "file": "mine.json"}
+    divided = splits.split_cases(facts, rule, 0)
+    assert [fact.case.volume_id for fact in divided["test"]] == ["v0001_0"]
+    assert [fact.case.volume_id for fact in divided["validation"]] == ["v0000_0", "v0000_1"]
+    assert len(divided["train"]) == len(facts) - 3
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"train": ["p0000", "p0001"], "validation": ["p0002"], "test": []}, "under 'test'"),
+        ({"train": ["p0000"], "validation": ["p0001"], "test": []}, "v0002_0 is not listed: add"),
+        (
+            {"train": ["v0000_0"], "validation": ["v0000_1", "p0001"], "test": ["p0002"]},
+            "patient p0000 is in both train and validation",
+        ),
+        ({"train": ["a"], "validation": ["a"], "test": []}, "a is listed 2 times"),
+        ({"train": ["a"], "val": ["b"], "test": ["c"]}, "three lists of volume or patient ids"),
+        ({"train": ["a"], "validation": 3, "test": ["c"]}, "three lists of volume or patient ids"),
+    ],
+)
+def test_a_wrong_listing_is_told(tmp_path, lists, message):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(lists))
+    with pytest.raises(UserError, match=message):
+        splits.split_cases(bhsd_like(3, 0), splits.parse(str(path)), 0)
+
+
+def test_a_listing_that_cannot_be_read(tmp_path):
+    with pytest.raises(UserError, match=r"absent\.json: cannot be read \(No such file"):
+        splits.parse(str(tmp_path / "absent.json"))
+    (tmp_path / "text.json").write_text("train: all")
+    with pytest.raises(UserError, match=r"text\.json: not JSON"):
+        splits.parse(str(tmp_path / "text.json"))
 
 
 def test_impossible_splits_are_told():
     with pytest.raises(UserError, match="2 patients cannot be divided into train, validation, te"):
-        splits.split_cases(bhsd_like(2, 0), "patient", (0.7, 0.15, 0.15), 0)
+        splits.split_cases(bhsd_like(2, 0), splits.parse("patient"), 0)
     with pytest.raises(UserError, match="v0000_0 is not one of BHSD's 192"):
-        splits.split_cases(bhsd_like(5, 0), "official", (0.7, 0.15, 0.15), 0)
-    train = splits.official_sides()["train"]
-    one_sided = [fact for fact in official_facts() if fact.case.volume_id in train]
-    with pytest.raises(UserError, match="none of the volumes is on BHSD's test side"):
-        splits.split_cases(one_sided, "official", (0.7, 0.15, 0.15), 0)
+        splits.split_cases(bhsd_like(5, 0), splits.parse("official"), 0)
+    for side, other in (("train", "test"), ("test", "train")):
+        names = splits.official_sides()[side]
+        one_sided = [fact for fact in official_facts() if fact.case.volume_id in names]
+        with pytest.raises(UserError, match=f"none of the volumes is on BHSD's {other} side"):
+            splits.split_cases(one_sided, splits.parse("official"), 0)
 
 
 @pytest.mark.parametrize(
-    "fractions", [(0.7, 0.3), (0.7, 0.3, 0.0), (0.7, 0.2, 0.2), (1.2, -0.1, -0.1)]
+    ("text", "message"),
+    [
+        ("patient:0.7,0.3", r"three numbers above 0 .* that add up to 1"),
+        ("patient:0.7,0.3,0", r"three numbers above 0 .* that add up to 1"),
+        ("patient:0.7,0.2,0.2", r"three numbers above 0 .* that add up to 1"),
+        ("patient:1.2,-0.1,-0.1", r"three numbers above 0 .* that add up to 1"),
+        ("patient:0.7,nan,0.1", r"three numbers above 0 .* that add up to 1"),
+        ("patient:", r"three numbers above 0 .* that add up to 1"),
+        ("kfold:5/5", "give kfold:5/0 to kfold:5/4"),
+        ("kfold:2/0", "folds from 3 up"),
+        ("kfold:5", "--split kfold:5: give official, patient"),
+        ("patients", "--split patients: give official, patient"),
+        ("official:0.2", "--split official:0.2: give official, patient"),
+    ],
 )
-def test_impossible_fractions_are_told(fractions):
-    with pytest.raises(UserError, match=r"three numbers above 0 .* that add up to 1"):
-        splits.check_fractions(fractions)
+def test_what_cannot_be_understood_is_told(text, message):
+    with pytest.raises(UserError, match=message):
+        splits.parse(text)

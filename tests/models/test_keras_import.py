@@ -255,7 +255,7 @@ def test_keras_archive_is_named(tmp_path):
     path = tmp_path / "model.keras"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("config.json", "{}")
-    with pytest.raises(UserError, match="is a [.]keras archive"):
+    with pytest.raises(UserError, match=r"is a \.keras archive"):
         read_keras_flexunet(path)
 
 

@@ -1,0 +1,91 @@
+"""The command as a user runs it: what it prints, how it ends, and what it does not need."""
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=REPOSITORY,
+    )
+
+
+def main(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("-m", "mbh_jax.main", *arguments)
+
+
+@pytest.mark.slow
+def test_smoke_recipe_trains_and_evaluates(tiny_dataset_dir: Path, tmp_path: Path) -> None:
+    flags = [
+        "--config=configs/smoke.py",
+        f"--config.data.dir={tiny_dataset_dir}",
+        f"--workdir={tmp_path / 'run'}",
+        "--config.train.num_epochs=1",
+    ]
+    trained = main(*flags)
+    assert trained.returncode == 0, trained.stderr
+    assert "validation: " in trained.stdout
+    evaluated = main(*flags, "--mode=evaluate")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "test: " in evaluated.stdout
+    assert "for comparison only (counts background): dice_coef_multiclass" in evaluated.stdout
+
+
+SMOKE = "--config=configs/smoke.py"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "no recipe: give --config=configs/flexunet.py"),
+        (["--config=configs/no_such.py"], "configs/no_such.py is no recipe"),
+        ([SMOKE, "--config.train.batch=3"], "did you mean train.batch_size?"),
+        ([SMOKE, "--config.data.dir=/no/such/folder"], "make one with python -m data_prep"),
+        ([SMOKE, "stray"], "unexpected argument 'stray'"),
+        ([SMOKE, "--mode=infer"], "value should be one of <train|evaluate>"),
+    ],
+)
+def test_wrong_input_ends_in_one_line(arguments: list[str], message: str) -> None:
+    done = main(*arguments)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_everything_but_the_input_pipeline_imports_without_tensorflow() -> None:
+    script = textwrap.dedent(
+        """
+        import importlib, pkgutil, sys
+
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
+                    raise ModuleNotFoundError(f"{name} is not installed", name=name)
+
+        sys.meta_path.insert(0, Refuse())
+        import mbh_jax
+        names = [m.name for m in pkgutil.walk_packages(mbh_jax.__path__, "mbh_jax.")]
+        needs = []
+        for name in names:
+            try:
+                importlib.import_module(name)
+            except ModuleNotFoundError:
+                needs.append(name)
+        print(len(names) > 20, sorted(needs))
+        """
+    )
+    done = run("-c", script)
+    assert done.stdout.strip() == "True ['mbh_jax.data.pipeline', 'mbh_jax.data.records']", (
+        done.stdout + done.stderr
+    )
