@@ -1,47 +1,63 @@
-"""Converts labelled head CTs to the TFRecords that `mbh_jax` trains on.
+"""Converts head CTs to the TFRecords that `mbh_jax` trains on.
 
-    python -m data_prep.build_tfrecords --source label_192.zip --output data/bhsd
+    python -m data_prep.build_tfrecords --source label_192.zip --output data/bhsd --workers 8
 
-The source is BHSD's zip, which is not unpacked, or its folder. All headers and labels are checked
-before anything is written; the dataset appears in the output folder only once it is whole.
+The source is a zip, which is not unpacked, or a folder, in any layout of `data_prep.sources`. Every
+volume is read and checked before anything is written; the dataset appears in the output folder only
+once it is whole. The same source gives the same bytes, whatever `--workers` is and however often a
+run was broken off before.
 """
 
 import argparse
 import contextlib
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from data_prep import sources, splits
+from data_prep import conversion, sources, splits
+from data_prep.sources import BadCase, CaseFacts, Source, png
+from data_prep.workers import MapInOrder, worker_processes
 from mbh_jax.data.index import DATASET_NAME
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
-_PARTIAL = ".incomplete"
-"""Folder in the output folder where a dataset is made; what a killed run left is removed."""
+_PARTIAL = ".incomplete-"
+"""Start of the name of a folder in the output folder where a dataset is made."""
 
 
 def build(
     source: Path,
     output: Path,
     *,
+    layout: str | None = None,
+    options: sources.Options | None = None,
     split: str | None = None,
     seed: int = 0,
+    workers: int = 1,
+    skip_bad: bool = False,
     overwrite: bool = False,
+    beam_pipeline_options: str | None = None,
 ) -> Path:
     """Converts `source` and says what it wrote.
 
     Args:
-        source: zip or folder with BHSD's layout.
+        source: zip or folder.
         output: the dataset goes to `<output>/head_ct/<version>/`.
-        split: see `data_prep.splits`; by default `official` for BHSD's own volumes and `patient`
-            for others.
+        layout: one of `data_prep.sources.LAYOUTS`; found out by looking if None.
+        options: how to read it.
+        split: see `data_prep.splits`; by default as the source's own folders say, if they do, else
+            `official` for BHSD's own volumes and `patient` for others.
         seed: of the split.
+        workers: processes that read and compress.
+        skip_bad: leave bad cases out and list them, instead of stopping at the first.
         overwrite: replace a dataset that is already there.
+        beam_pipeline_options: write with Apache Beam, such as "runner=DirectRunner".
 
     Returns:
         The folder that holds the records.
@@ -49,50 +65,133 @@ def build(
     Raises:
         UserError: naming what is wrong; nothing half-written is left.
     """
+    if workers < 1:
+        raise UserError(f"--workers {workers}: give 1 or more")
     rule = splits.parse(split) if split else None
     target = output / DATASET_NAME
     if target.exists() and not overwrite:
         raise UserError(f"{target}: exists: give --overwrite to replace it, or another --output")
+    beam_options = _beam_options(beam_pipeline_options) if beam_pipeline_options else None
 
-    found = sources.open_source(source)
-    with _progress("headers", len(found.cases)) as progress:
-        for case in found.cases:
-            sources.read_headers(case)
+    found = sources.open_source(source, layout, options)
+    with _workspace(output) as workspace, worker_processes(workers) as map_in_order:
+        facts, bad_cases = _examine(found, skip_bad, map_in_order)
+        _tell(found, facts)
+        rule = rule or splits.default_rule([fact.case for fact in facts])
+        cases = splits.split_cases(facts, rule, seed)
+        chosen = split or f"{rule.metadata['method']} (chosen by the volume names)"
+        print(f"split: {chosen}, seed {seed}")
+        if warning := splits.leak_warning(cases):
+            print(warning)
+        metadata = {
+            "source": {"name": found.name, "layout": found.layout},
+            "split": {**rule.metadata, "seed": seed},
+            "skipped": [
+                {"volume_id": bad.volume_id, "reason": bad.reason.replace(f"{source}/", "")}
+                for bad in bad_cases
+            ],
+        }
+        version = _write(metadata, cases, workspace, beam_options, map_in_order)
+        _replace(target, workspace / "new" / DATASET_NAME, workspace / "old")
+    print(table(cases))
+    for bad in bad_cases:
+        print(f"skipped {bad.volume_id}: {bad.reason}")
+    print(f"written to {target / version}")
+    return target / version
+
+
+def _examine(
+    source: Source, skip_bad: bool, map_in_order: MapInOrder
+) -> tuple[list[CaseFacts], list[BadCase]]:
+    """Reads every case; raises the first bad one's reason unless they are to be skipped."""
+    facts: list[CaseFacts] = []
+    bad_cases = list(source.bad_cases)
+    with _progress("checked", len(source.cases)) as progress:
+        for result in map_in_order(conversion.examine, source.cases):
+            if bad_cases and not skip_bad:
+                break
+            if isinstance(result, BadCase):
+                bad_cases.append(result)
+            else:
+                facts.append(result)
             progress.update()
-    facts = []
-    with _progress("labels", len(found.cases)) as progress:
-        for case in found.cases:
-            facts.append(sources.read_facts(case))
-            progress.update()
+    if bad_cases and not skip_bad:
+        raise UserError(bad_cases[0].reason)
+    if not facts:
+        raise UserError(f"no case of {source.name} can be used: {bad_cases[0].reason}")
+    return facts, bad_cases
+
+
+def _tell(source: Source, facts: Sequence[CaseFacts]) -> None:
+    """Says what layout was found, and what is worth knowing of the cases."""
+    print(f"{source.name}: layout {source.layout}, {len(facts)} volumes")
     for fact in facts:
         for note in fact.notes:
             print(f"{fact.case.volume_id}: {note}")
-
-    rule = rule or splits.default_rule([fact.case.volume_id for fact in facts])
-    cases = splits.split_cases(facts, rule, seed)
-    split_method = {**rule.metadata, "seed": seed}
-    chosen = split or f"{rule.metadata['method']} (chosen by the volume names)"
-    print(f"split: {chosen}, seed {seed}")
-    if rule.warning:
-        print(rule.warning)
-
-    written = _write(found, split_method, cases, output)
-    print(table(cases))
-    print(f"written to {written}")
-    return written
+    unlabelled = sum(fact.case.label is None for fact in facts)
+    if unlabelled:
+        print(f"{unlabelled} volumes have no voxel labels: training and evaluation leave them out")
+    healthy = [
+        fact.case.volume_id
+        for fact in facts
+        if fact.case.label is not None and not fact.pixels_per_class[:, list(FOREGROUND)].any()
+    ]
+    if healthy:
+        print(f"{len(healthy)} volumes have labels without blood, such as {healthy[0]}")
+    if any(isinstance(fact.case.image, png.PngImage) for fact in facts):
+        print("PNG has no spacing: pixels count as 1 mm, so that volumes in mL mean nothing here")
 
 
 def _progress(what: str, num_volumes: int) -> tqdm:
     return tqdm(desc=what, total=num_volumes, unit="volume", leave=False, disable=None)
 
 
+@contextlib.contextmanager
+def _workspace(output: Path) -> Iterator[Path]:
+    """A folder in `output` to work in; what killed runs left there is removed first."""
+    new_folders = [folder for folder in (output, *output.parents) if not folder.exists()]
+    try:
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            for left in output.glob(f"{_PARTIAL}*"):
+                shutil.rmtree(left, ignore_errors=True)
+            # A name of its own: a worker of a killed run might still be about to end.
+            workspace = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=output))
+        except OSError as error:
+            raise _not_written(output, error.strerror or str(error)) from None
+        try:
+            yield workspace
+        finally:
+            shutil.rmtree(workspace, ignore_errors=True)
+    finally:
+        for folder in new_folders:
+            if folder.exists() and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _not_written(output: Path, reason: str) -> UserError:
+    return UserError(f"{output}: cannot be written ({reason}): make room, or give another --output")
+
+
+def _beam_options(flags: str) -> Any:
+    """Beam's options from "key=value,key=value", as TFDS's own command takes them."""
+    try:
+        from apache_beam.options.pipeline_options import PipelineOptions
+    except ImportError:
+        raise UserError(
+            "--beam_pipeline_options: Apache Beam is not installed: pip install 'mbh_jax[beam]'"
+        ) from None
+    return PipelineOptions(flags=[f"--{flag}" for flag in flags.split(",")])
+
+
 def _write(
-    source: sources.Source,
-    split_method: Mapping[str, object],
-    cases: Mapping[str, Sequence[sources.CaseFacts]],
-    output: Path,
-) -> Path:
-    """Makes the dataset beside its place and moves it there once it is whole."""
+    metadata: Mapping[str, Any],
+    cases: Mapping[str, Sequence[CaseFacts]],
+    workspace: Path,
+    beam_options: Any,
+    map_in_order: MapInOrder,
+) -> str:
+    """Makes the dataset in `<workspace>/new` and gives its version."""
     # Here and not above, so that bad input is told without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
@@ -102,32 +201,23 @@ def _write(
     from data_prep import builder
 
     tfds.disable_progress_bar()
-    partial = output / _PARTIAL
-    new_folders = [folder for folder in (output, *output.parents) if not folder.exists()]
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        with _progress("records", sum(map(len, cases.values()))) as progress:
+        with _progress("written", sum(map(len, cases.values()))) as progress:
             head_ct = builder.HeadCt(
-                plan=builder.Plan(source, split_method, cases, on_volume=progress.update),
-                data_dir=partial / "new",
+                plan=builder.Plan(metadata, cases, map_in_order, on_volume=progress.update),
+                data_dir=workspace / "new",
             )
             with contextlib.redirect_stdout(None):  # TFDS names its temporary folder there.
                 head_ct.download_and_prepare(
-                    download_config=tfds.download.DownloadConfig(try_download_gcs=False)
+                    download_config=tfds.download.DownloadConfig(
+                        try_download_gcs=False, beam_options=beam_options
+                    )
                 )
-        target = output / DATASET_NAME
-        _replace(target, partial / "new" / DATASET_NAME, partial / "old")
-        return target / str(head_ct.version)
+        return str(head_ct.version)
     except OSError as error:
-        raise UserError(f"{output}: cannot be written ({error.strerror or error})") from None
+        raise _not_written(workspace.parent, error.strerror or str(error)) from None
     except tf.errors.OpError as error:
-        raise UserError(f"{output}: cannot be written ({error.message})") from None
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        for folder in new_folders:
-            if folder.exists() and not any(folder.iterdir()):
-                folder.rmdir()
+        raise _not_written(workspace.parent, error.message) from None
 
 
 def _replace(target: Path, new: Path, old: Path) -> None:
@@ -142,11 +232,13 @@ def _replace(target: Path, new: Path, old: Path) -> None:
         raise
 
 
-def table(cases: Mapping[str, Sequence[sources.CaseFacts]]) -> str:
+def table(cases: Mapping[str, Sequence[CaseFacts]]) -> str:
     """Patients, volumes and slices of each split, and slices/volumes with each kind of blood."""
     blood_names = [CLASS_NAMES[label] for label in FOREGROUND]
     rows = [["split", "patients", "volumes", "slices", "with blood", *blood_names]]
     for split, facts in cases.items():
+        if not facts:
+            continue
         present = [fact.pixels_per_class[:, list(FOREGROUND)] > 0 for fact in facts]
         slices_with = np.sum([slices.sum(axis=0) for slices in present], axis=0)
         volumes_with = np.sum([slices.any(axis=0) for slices in present], axis=0)
@@ -171,16 +263,46 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build_tfrecords", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--source", type=Path, required=True, help="label_192.zip or its folder")
+    parser.add_argument("--source", type=Path, required=True, help="label_192.zip, or a folder")
     parser.add_argument("--output", type=Path, required=True, help="such as data/bhsd")
     parser.add_argument(
+        "--layout", choices=sources.LAYOUTS, help="of the source (default: found out by looking)"
+    )
+    parser.add_argument(
+        "--annotator",
+        default="majority",
+        help="of MBH-Seg25: majority, all (each a volume), or one's number (default: majority)",
+    )
+    parser.add_argument(
+        "--rgb_map", help="colours of PNG masks, such as '{(0,0,0): 0, (255,0,0): 1}'"
+    )
+    parser.add_argument(
+        "--flip_rows", action="store_true", help="PNG pictures are upside down: turn them"
+    )
+    parser.add_argument(
         "--split",
-        help=f"{splits.SYNTAX} (default: official for BHSD's own volumes, else patient)",
+        help=f"{splits.SYNTAX} (default: as the source's folders say, if they do, official for "
+        "BHSD's own volumes, else patient)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    parser.add_argument(
+        "--skip_bad", action="store_true", help="leave bad cases out, and list them at the end"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a dataset there")
+    parser.add_argument(
+        "--beam_pipeline_options",
+        help="write with Apache Beam, such as runner=DirectRunner,direct_num_workers=4",
+    )
     with one_line_errors():
-        build(**vars(parser.parse_args(arguments)))
+        chosen = vars(parser.parse_args(arguments))
+        rgb_map, annotator = chosen.pop("rgb_map"), chosen.pop("annotator")
+        options = sources.Options(
+            annotator=annotator,
+            rgb_map=png.parse_rgb_map(rgb_map) if rgb_map else None,
+            flip_rows=chosen.pop("flip_rows"),
+        )
+        build(options=options, **chosen)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,27 @@
-"""The tensorflow-datasets builder that writes head CTs as records."""
+"""The tensorflow-datasets builder that writes head CTs as records, here or under Apache Beam."""
 
-import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
+from etils import epath
+from tensorflow_datasets.core import dataset_builder
 
-from data_prep import sources
+from data_prep import conversion
+from data_prep.conversion import Converted, Piece
 from data_prep.sources import CaseFacts
-from mbh_jax import volume_io
+from data_prep.workers import MapInOrder
 from mbh_jax.data import records
 from mbh_jax.data.index import METADATA_FORMAT, SPLIT_NAMES
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
 
-_KEY_SPACE = 2**128
-"""Keys are spread over the space that TFDS sorts records in, so that its buckets stay small."""
+SHARD_SLICES = 256
+"""Slices in a file, about: 60 MB of 512 x 512, so that readers and Beam's workers have shares."""
 
 
 @dataclass(frozen=True)
@@ -26,32 +29,40 @@ class Plan:
     """What to write.
 
     Attributes:
-        source: where the cases come from.
-        split_method: how the splits were made, kept in the metadata.
+        metadata: what metadata.json says of the source and how it was split.
         cases: each split's cases, in stored order.
-        on_volume: called after each volume.
+        map_in_order: converts volumes, see `data_prep.workers`; unused under Beam.
+        on_volume: called after each volume is written; unused under Beam.
     """
 
-    source: sources.Source
-    split_method: Mapping[str, Any]
+    metadata: Mapping[str, Any]
     cases: Mapping[str, Sequence[CaseFacts]]
+    map_in_order: MapInOrder
     on_volume: Callable[[], object]
 
 
-class CanonicalExampleWriter(tfds.core.ExampleWriter):
-    """Writes records whose bytes depend on nothing but their contents.
+class Shard(NamedTuple):
+    """A file to write, and what it is to hold."""
 
-    Protocol buffers serialise a map in an order that changes from process to process unless asked
-    not to, and TFDS does not ask.
+    path: str
+    pieces: tuple[Piece, ...]
+
+
+class ShardReport(NamedTuple):
+    """What a file holds: records, their bytes, and rows of metadata.json."""
+
+    num_examples: int
+    num_bytes: int
+    rows: list[dict[str, Any]]
+
+
+class HeadCt(dataset_builder.FileReaderBuilder):
+    """Slices of head CTs with labels of five kinds of haemorrhage; see `mbh_jax.data.records`.
+
+    Not a `GeneratorBasedBuilder`: that one sorts all records through a gigabyte of memory and
+    encodes them in one process, where this one streams volumes to files in their order. Under Beam
+    each file is made by one worker, of the same bytes.
     """
-
-    def write(self, path: Any, examples: Any) -> Any:
-        """Writes (key, serialised example) pairs to `path`."""
-        return super().write(path, ((key, _canonical(serialised)) for key, serialised in examples))
-
-
-class HeadCt(tfds.core.GeneratorBasedBuilder):
-    """Slices of head CTs with labels of five kinds of haemorrhage; see `mbh_jax.data.records`."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (TFDS reads a plain dict)
@@ -70,54 +81,116 @@ class HeadCt(tfds.core.GeneratorBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _example_writer(self) -> CanonicalExampleWriter:
-        return CanonicalExampleWriter(file_format=self.info.file_format)
-
-    def _split_generators(self, dl_manager: Any) -> dict[str, Iterator[tuple[int, dict]]]:
-        if self._plan is None:
+    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+        del dl_manager
+        plan = self._plan
+        if plan is None:
             raise UserError("head_ct is made by python -m data_prep.build_tfrecords")
+        shards = {
+            split: self._shards(split, plan.cases[split])
+            for split in SPLIT_NAMES
+            if plan.cases[split]
+        }
+        in_order = [shard for split_shards in shards.values() for shard in split_shards]
+        if download_config.beam_options or download_config.beam_runner:
+            reports = _write_with_beam(in_order, download_config)
+        else:
+            reports = _write_here(in_order, plan)
+        report_of = dict(zip((shard.path for shard in in_order), reports, strict=True))
+        split_infos = []
+        for split, split_shards in shards.items():
+            of_split = [report_of[shard.path] for shard in split_shards]
+            split_infos.append(
+                tfds.core.SplitInfo(
+                    name=split,
+                    shard_lengths=[report.num_examples for report in of_split],
+                    num_bytes=sum(report.num_bytes for report in of_split),
+                    filename_template=self._get_filename_template(split),
+                )
+            )
+        self.info.set_splits(tfds.core.SplitDict(split_infos))
         self.info.metadata.update(
             format=METADATA_FORMAT,
             classes=list(CLASS_NAMES),
-            source={"name": self._plan.source.name, "layout": self._plan.source.layout},
-            split=dict(self._plan.split_method),
-            volumes=[],
+            **plan.metadata,
+            volumes=[row for report in reports for row in report.rows],
         )
-        return {split: self._generate_examples(split) for split in SPLIT_NAMES}
 
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, Any]]]:
-        assert self._plan is not None
-        cases = self._plan.cases[split]
-        num_slices = sum(facts.shape[0] for facts in cases)
-        position = 0
-        for facts in cases:
-            labelled = sources.read_case(facts.case)
-            for record in records.slices_of(labelled):
-                yield position * (_KEY_SPACE // num_slices), record
-                position += 1
-            self.info.metadata["volumes"].append(volume_metadata(labelled, split, facts.notes))
-            self._plan.on_volume()
+    def _shards(self, split: str, facts: Sequence[CaseFacts]) -> list[Shard]:
+        template = self._get_filename_template(split)
+        parts = _cut(list(conversion.pieces_of({split: facts})))
+        return [
+            Shard(str(template.sharded_filepath(shard_index=n, num_shards=len(parts))), part)
+            for n, part in enumerate(parts)
+        ]
 
 
-def volume_metadata(
-    labelled: volume_io.LabelledVolume, split: str, notes: Sequence[str]
-) -> dict[str, Any]:
-    """A volume's row in metadata.json, which `mbh_jax.data.index` reads."""
-    volume = labelled.volume
-    pixels = np.ascontiguousarray(volume.hu, "<i2").tobytes() + labelled.label.tobytes()
-    return {
-        "volume_id": labelled.volume_id,
-        "patient_id": labelled.patient_id,
-        "split": split,
-        "shape": list(volume.hu.shape),
-        "spacing_mm": volume_io.spacing_mm(volume.affine).tolist(),
-        "affine": volume.affine.tolist(),
-        "stored_axcodes": volume.stored_axcodes,
-        "pixels_per_class": volume_io.pixels_per_class(labelled.label).tolist(),
-        "sha256": hashlib.sha256(pixels).hexdigest(),
-        "notes": list(notes),
-    }
+def _cut(pieces: Sequence[Piece]) -> list[tuple[Piece, ...]]:
+    """Groups of pieces, in order, that reach `SHARD_SLICES` (the last one may not)."""
+    groups: list[list[Piece]] = [[]]
+    num_slices = 0
+    for piece in pieces:
+        if num_slices >= SHARD_SLICES:
+            groups.append([])
+            num_slices = 0
+        groups[-1].append(piece)
+        num_slices += sum(facts.shape[0] for facts in piece.facts)
+    return [tuple(group) for group in groups]
 
 
-def _canonical(serialised: bytes) -> bytes:
-    return tf.train.Example.FromString(serialised).SerializeToString(deterministic=True)
+def write_shard(path: str, volumes: Iterable[Converted]) -> ShardReport:
+    """Writes a TFRecord file of all slices of `volumes`, in order.
+
+    Raises:
+        tensorflow.errors.OpError: if it cannot be written.
+    """
+    num_examples = num_bytes = 0
+    rows = []
+    with tf.io.TFRecordWriter(path) as writer:
+        for volume, row in volumes:
+            for example in records.examples_of(volume):
+                writer.write(example)
+                num_examples += 1
+                num_bytes += len(example)
+            rows.append(row)
+    return ShardReport(num_examples, num_bytes, rows)
+
+
+def _write_here(shards: Sequence[Shard], plan: Plan) -> list[ShardReport]:
+    pieces = [piece for shard in shards for piece in shard.pieces]
+    converted = plan.map_in_order(conversion.convert, pieces)
+
+    def volumes_of(shard: Shard) -> Iterator[Converted]:
+        for volumes in itertools.islice(converted, len(shard.pieces)):
+            for volume in volumes:
+                yield volume
+                plan.on_volume()
+
+    return [write_shard(shard.path, volumes_of(shard)) for shard in shards]
+
+
+def _write_with_beam(shards: Sequence[Shard], download_config: Any) -> list[ShardReport]:
+    import apache_beam as beam
+
+    with beam.Pipeline(
+        runner=download_config.beam_runner, options=download_config.beam_options
+    ) as pipeline:
+        _ = (
+            pipeline
+            | beam.Create(list(shards))
+            | beam.Reshuffle()  # Else one worker gets them all.
+            | beam.Map(_write_shard_under_beam)
+        )
+    reports = []
+    for shard in shards:
+        path = epath.Path(f"{shard.path}.report.json")
+        reports.append(ShardReport(**json.loads(path.read_text())))
+        path.unlink()
+    return reports
+
+
+def _write_shard_under_beam(shard: Shard) -> None:
+    """Writes a file and, beside it, its report; a second attempt replaces both."""
+    volumes = (volume for piece in shard.pieces for volume in conversion.convert(piece))
+    report = write_shard(shard.path, volumes)
+    epath.Path(f"{shard.path}.report.json").write_text(json.dumps(report._asdict()))

@@ -5,12 +5,13 @@
     patient:0.8,0.15,0.05    the same with shares of one's own
     kfold:5/0            the first of five stratified groups of patients is for test, the next one
                          for validation, the rest for training; 5/1 to 5/4 go round
+    given                as the source has it, in folders train, valid and test
     slice                slices shuffled and dealt out 80:15:5, whoever's they are: patients leak
     my_split.json        {"train": [...], "validation": [...], "test": [...]}: volume or patient ids
 
-No patient is ever on two sides, but for `slice`. `bhsd_official_split.json` holds the names of
-BHSD's 96 training and 96 test volumes, facts copied from `dataset.json` of the authors' repository
-(Wu et al., MLMI 2023, arXiv:2308.11298).
+No patient is ever on two sides, but for `slice`, and for `given` where the source does so.
+`bhsd_official_split.json` holds the names of BHSD's 96 training and 96 test volumes, facts copied
+from `dataset.json` of the authors' repository (Wu et al., MLMI 2023, arXiv:2308.11298).
 """
 
 import json
@@ -24,7 +25,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from data_prep.sources import CaseFacts, cut_to_slices
+from data_prep import split_listing
+from data_prep.sources import Case, CaseFacts, cut_to_slices
 from data_prep.stratification import stratify
 from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.errors import UserError
@@ -39,13 +41,12 @@ OFFICIAL_VALIDATION_FRACTION = 0.15
 SLICE_FRACTIONS = (0.8, 0.15, 0.05)
 """Shares of the slices with blood in the original project: 1,894, 355 and 119."""
 
-SLICE_WARNING = (
-    "warning: --split slice puts neighbouring slices of one bleed into training and test, so "
-    "scores show how well patients are remembered and not how well new ones are read: for "
-    "comparison with work that was split so, and for nothing else"
+SYNTAX = (
+    "official, patient, patient:0.8,0.15,0.05, kfold:5/0, given, slice or the path of a .json file"
 )
 
-SYNTAX = "official, patient, patient:0.8,0.15,0.05, kfold:5/0, slice or the path of a .json file"
+DIVIDING_METHODS = ("given", "slice")
+"""Those that may put a patient on several sides."""
 
 
 class SplitRule(NamedTuple):
@@ -55,13 +56,11 @@ class SplitRule(NamedTuple):
         metadata: how the split was made, for the dataset's metadata.
         split_of: gives the split of each volume id, of all cases and a seed.
         by_slice: whether each slice is a case of its own.
-        warning: what to tell who uses it.
     """
 
     metadata: Mapping[str, Any]
     split_of: Callable[[Sequence[CaseFacts], int], Mapping[str, str]]
     by_slice: bool = False
-    warning: str | None = None
 
 
 def parse(text: str) -> SplitRule:
@@ -85,25 +84,31 @@ def parse(text: str) -> SplitRule:
             )
         metadata = {"method": "kfold", "num_folds": num_folds, "fold": fold}
         return SplitRule(metadata, partial(_kfold, num_folds, fold))
+    if text == "given":
+        return SplitRule({"method": "given"}, _given)
     if text == "slice":
         metadata = {"method": "slice", "fractions": list(SLICE_FRACTIONS)}
-        return SplitRule(metadata, _shuffled, by_slice=True, warning=SLICE_WARNING)
+        return SplitRule(metadata, _shuffled, by_slice=True)
     if text.endswith(".json"):
-        split_of_name = _read_listing(Path(text))
-        return SplitRule(
-            {"method": "file", "file": Path(text).name}, partial(_listed, split_of_name)
-        )
+        path = Path(text)
+        listing = split_listing.read(path)
+        return SplitRule({"method": "file", "file": path.name}, partial(_listed, listing))
     raise UserError(f"--split {text}: give {SYNTAX}")
 
 
-def default_rule(volume_ids: Sequence[str]) -> SplitRule:
-    """`official` if all volumes are BHSD's and both its sides are there, else `patient`."""
-    ids = set(volume_ids)
+def default_rule(cases: Sequence[Case]) -> SplitRule:
+    """The rule for cases without a `--split`.
+
+    `given` if the source divides them; `official` if all are BHSD's and both its sides are there;
+    else `patient`.
+    """
+    if {case.given_split for case in cases} == set(SPLIT_NAMES):
+        return parse("given")
+    ids = {case.volume_id for case in cases}
     sides = official_sides()
     known = ids <= sides["train"] | sides["test"]
-    return parse(
-        "official" if known and ids & sides["train"] and ids & sides["test"] else "patient"
-    )
+    is_official = known and ids & sides["train"] and ids & sides["test"]
+    return parse("official" if is_official else "patient")
 
 
 def split_cases(
@@ -129,6 +134,24 @@ def split_cases(
         split: [fact for fact in facts if split_of[fact.case.volume_id] == split]
         for split in SPLIT_NAMES
     }
+
+
+def leak_warning(divided: Mapping[str, Sequence[CaseFacts]]) -> str | None:
+    """What to say if patients are on several sides."""
+    patients = Counter(
+        patient_id
+        for facts in divided.values()
+        for patient_id in {fact.case.patient_id for fact in facts}
+    )
+    leaking = sum(count > 1 for count in patients.values())
+    if not leaking:
+        return None
+    return (
+        f"warning: {leaking} of {len(patients)} patients are in several splits: neighbouring "
+        "slices of one bleed are trained on and tested, so scores show how well patients are "
+        "remembered and not how well new ones are read: compare them with work that was split so, "
+        "and with nothing else"
+    )
 
 
 @cache
@@ -201,6 +224,18 @@ def _kfold(num_folds: int, fold: int, facts: Sequence[CaseFacts], seed: int) -> 
     return _by_volume(facts, {name: split_of_fold[fold_of[name]] for name in fold_of})
 
 
+def _given(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
+    del seed
+    split_of = {fact.case.volume_id: fact.case.given_split or "" for fact in facts}
+    for volume_id, split in split_of.items():
+        if not split:
+            raise UserError(
+                f"--split given: the source does not say where {volume_id} belongs: give "
+                "--split patient"
+            )
+    return _checked_not_empty(split_of, "--split given: the source has nothing for")
+
+
 def _shuffled(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
     order = np.random.default_rng(seed).permutation(len(facts))
     ends = np.rint(np.cumsum(SLICE_FRACTIONS) * len(facts)).astype(int)
@@ -213,55 +248,17 @@ def _shuffled(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
     }
 
 
-def _listed(
-    split_of_name: Mapping[str, str], facts: Sequence[CaseFacts], seed: int
-) -> dict[str, str]:
-    """By volume id or, where that is not listed, by patient id; the seed has no say."""
+def _listed(listing: Mapping[str, str], facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
     del seed
-    split_of: dict[str, str] = {}
-    split_of_patient: dict[str, str] = {}
-    for fact in facts:
-        volume_id, patient_id = fact.case.volume_id, fact.case.patient_id
-        split = split_of_name.get(volume_id, split_of_name.get(patient_id))
-        if split is None:
-            raise UserError(
-                f"--split: {volume_id} is not listed: add it or its patient {patient_id}"
-            )
-        other = split_of_patient.setdefault(patient_id, split)
-        if other != split:
-            raise UserError(
-                f"--split: patient {patient_id} is in both {other} and {split}: keep all of a "
-                "patient's volumes on one side"
-            )
-        split_of[volume_id] = split
+    split_of = split_listing.divide(listing, [fact.case for fact in facts])
+    return _checked_not_empty(split_of, "--split: none of the volumes is listed under")
+
+
+def _checked_not_empty(split_of: dict[str, str], message: str) -> dict[str, str]:
     for split in SPLIT_NAMES:
         if split not in split_of.values():
-            raise UserError(f"--split: none of the volumes is listed under {split!r}: add one")
+            raise UserError(f"{message} {split}: add one, or give --split patient")
     return split_of
-
-
-def _read_listing(path: Path) -> dict[str, str]:
-    """The split of each name in a JSON file of three lists."""
-    try:
-        lists = json.loads(path.read_text())
-    except OSError as error:
-        raise UserError(f"--split {path}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise UserError(f"--split {path}: not JSON ({error})") from None
-    is_lists = isinstance(lists, dict) and all(
-        isinstance(names, list) and all(isinstance(name, str) for name in names)
-        for names in lists.values()
-    )
-    if not is_lists or set(lists) != set(SPLIT_NAMES):
-        raise UserError(
-            f"--split {path}: give an object with three lists of volume or patient ids: "
-            f"{', '.join(SPLIT_NAMES)}"
-        )
-    counts = Counter(name for names in lists.values() for name in names)
-    for name, count in counts.items():
-        if count > 1:
-            raise UserError(f"--split {path}: {name} is listed {count} times: keep one")
-    return {name: split for split, names in lists.items() for name in names}
 
 
 def _fractions(text: str) -> tuple[float, ...]:

@@ -128,12 +128,17 @@ def nearest_key(key: str) -> str:
     return f", did you mean {close[0]}?" if close else ""
 
 
-def validate(config: ConfigDict, num_devices: int) -> None:
+def validate(
+    config: ConfigDict,
+    num_devices: int,
+    batches: tuple[str, ...] = ("train.batch_size", "eval.batch_size"),
+) -> None:
     """Checks keys, values and combinations.
 
     Args:
         config: the whole configuration.
         num_devices: devices of all processes, which must divide the batches.
+        batches: the batches that are going to be used.
 
     Raises:
         UserError: naming the first key that is wrong, what it must be, or the nearest valid name.
@@ -156,20 +161,43 @@ def validate(config: ConfigDict, num_devices: int) -> None:
             f"{config.model.num_layers - 1} times: with model.num_layers={config.model.num_layers} "
             f"it must be a multiple of {divisor}, such as {max(lower, divisor)}"
         )
-    for key in ("train.batch_size", "eval.batch_size"):
+    deepest = config.model.dropout_rate * (config.model.num_layers - 1)
+    if deepest >= 1:
+        raise UserError(
+            f"config: model.dropout_rate={config.model.dropout_rate} grows by itself a level, to "
+            f"{deepest:g} in the last of {config.model.num_layers}: give less than "
+            f"{1 / (config.model.num_layers - 1):.3g}"
+        )
+    if config.optimizer.weight_decay and config.optimizer.name == "adam":
+        raise UserError(
+            "config: optimizer.weight_decay has no effect on adam: "
+            "--config.optimizer.name=adamw, or 0"
+        )
+    if config.optimizer.warmup_epochs >= config.train.num_epochs:
+        raise UserError(
+            f"config: optimizer.warmup_epochs={config.optimizer.warmup_epochs:g} must be less than "
+            f"train.num_epochs={config.train.num_epochs}"
+        )
+    for key in batches:
         if values[key] % num_devices:
             multiple = math.ceil(values[key] / num_devices) * num_devices
             raise UserError(
                 f"config: {key}={values[key]} does not divide over {num_devices} devices: "
-                f"give a multiple of {num_devices}, such as --config.{key}={multiple}"
+                f"give a multiple of {num_devices}, such as --config.{key}={multiple}, or fewer "
+                "devices (CUDA_VISIBLE_DEVICES=0,1 for two GPUs)"
             )
 
 
 def differences(old: dict, new: ConfigDict | dict) -> list[str]:
     """`"key: old -> new"` for every key that differs and may not change on resuming a run."""
     before, after = dict(flatten(old)), dict(flatten(new))
-    return [
-        f"{key}: {before.get(key)!r} -> {after.get(key)!r}"
+    changed = [
+        key
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE_ON_RESUME)
     ]
+    # A schedule that ends with the run takes another course when the end is moved.
+    length = "train.num_epochs"
+    if after.get("optimizer.schedule") != "constant" and before.get(length) != after.get(length):
+        changed.append(length)
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in changed]

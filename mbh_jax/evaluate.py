@@ -1,7 +1,6 @@
 """Evaluation: a network over slices, and a checkpoint over the volumes of a split."""
 
 import collections
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,11 @@ from ml_collections import ConfigDict
 
 from mbh_jax import parallel
 from mbh_jax.checkpoints import Checkpoints, Restored
+from mbh_jax.data.index import steps_per_epoch
 from mbh_jax.experiment import Experiment, create_experiment
-from mbh_jax.parallel import Batch
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.log import log
+from mbh_jax.reporting.progress import Progress
 from mbh_jax.run_record import check_same_network
 from mbh_jax.volume_io import voxel_volume_ml
 
@@ -24,36 +24,39 @@ _IN_FLIGHT = 2
 """Batches whose results stay on the device while the next are computed."""
 
 
-def evaluate_examples(experiment: Experiment, variables: PyTree, examples: np.ndarray) -> Rows:
+def evaluate_examples(
+    experiment: Experiment,
+    variables: PyTree,
+    examples: np.ndarray,
+    progress: Progress | None = None,
+) -> Rows:
     """Runs the evaluation step over slices.
 
     Args:
         experiment: data and compiled steps.
         variables: the model's variables.
         examples: (n,) int32, rows of the index.
+        progress: told of every batch, if given.
 
     Returns:
-        One row a slice, in the order of `examples`: what `Steps.evaluate` returns, and "example"
-        and "volume", the numbers of slice and volume.
+        One row a slice: what `Steps.evaluate` returns, and "example" and "volume", the numbers of
+        slice and volume.
     """
     how = experiment.parallel
-    on_device: collections.deque[Rows] = collections.deque()
     pending: collections.deque = collections.deque()
     parts: list[Rows] = []
 
-    def remember_ids() -> Iterator[Batch]:
-        for batch in experiment.eval_batches(examples):
-            on_device.append({name: batch[name] for name in ("example", "volume")})
-            yield batch
-
     def collect() -> None:
-        ids, outputs = pending.popleft()
+        batch, outputs = pending.popleft()
+        ids = {name: batch[name] for name in ("example", "volume")}
         rows = ids | parallel.local_rows(outputs, how)
         real = rows["example"] >= 0
         parts.append({name: values[real] for name, values in rows.items()})
+        if progress is not None:
+            progress.update(len(parts))
 
-    for batch in parallel.prefetch(remember_ids(), how):
-        pending.append((on_device.popleft(), experiment.eval_step(variables, batch)))
+    for batch, arrays in parallel.prefetch(experiment.eval_batches(examples), how):
+        pending.append((batch, experiment.eval_step(variables, arrays)))
         if len(pending) > _IN_FLIGHT:
             collect()
     while pending:
@@ -83,19 +86,32 @@ def confusion_by_volume(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return volumes, counts
 
 
-def write_tables(experiment: Experiment, restored: Restored, workdir: Path, *, split: str) -> str:
+def write_tables(
+    experiment: Experiment, restored: Restored, workdir: Path, *, split: str, checkpoint: str
+) -> str:
     """Evaluates restored variables on the volumes of a split.
 
-    Writes `<workdir>/evaluation/<split>/evaluation.csv` and `summary.json`.
+    Writes evaluation.csv and summary.json into `<workdir>/evaluation/<split>`; what is not the best
+    checkpoint or not all slices has `_last` or `_blood` after the split.
 
     Returns:
         The table for a terminal.
     """
     config, index = experiment.config, experiment.index
     examples = index.examples(split, config.eval.slices)
-    rows = evaluate_examples(experiment, restored.arrays, examples)
+    num_batches = sum(
+        steps_per_epoch(len(part), config.eval.batch_size)
+        for part in index.by_in_plane_shape(examples)
+    )
+    with Progress(num_batches, label=f"evaluating {split}") as progress:
+        rows = evaluate_examples(experiment, restored.arrays, examples, progress)
     volumes, confusion = confusion_by_volume(rows)
-    directory = workdir / "evaluation" / split
+    unusual = [
+        choice
+        for choice, usual in ((checkpoint, "best"), (config.eval.slices, "all"))
+        if choice != usual
+    ]
+    directory = workdir / "evaluation" / "_".join([split, *unusual])
     summary = tables.write_evaluation(
         directory,
         [index.volumes[v].volume_id for v in volumes],
@@ -106,6 +122,12 @@ def write_tables(experiment: Experiment, restored: Restored, workdir: Path, *, s
         split=split,
         step=restored.step,
         slices=config.eval.slices,
+        provenance={
+            "workdir": workdir.name,
+            "checkpoint": checkpoint,
+            "dataset": index.fingerprint,
+            "config": config.to_dict(),
+        },
     )
     log.info("wrote %s", directory)
     return tables.format_table(summary)
@@ -118,8 +140,8 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> None:
         UserError: there is no such checkpoint or split, or the configuration is not the run's.
     """
     check_same_network(config, workdir)
-    experiment = create_experiment(config)
-    saved = Checkpoints(workdir, experiment.parallel.replicated)
-    restored = saved.restore_variables(config.eval.checkpoint, experiment.template)
-    saved.close()
-    print(write_tables(experiment, restored, workdir, split=config.eval.split))
+    experiment = create_experiment(config, batches=("eval.batch_size",))
+    which, split = config.eval.checkpoint, config.eval.split
+    with Checkpoints(workdir, experiment.parallel.replicated) as saved:
+        restored = saved.restore_variables(which, experiment.template.variables)
+    print(write_tables(experiment, restored, workdir, split=split, checkpoint=which))

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,7 +28,6 @@ class Experiment:
         config: the validated configuration.
         index: where each slice of the dataset is and what it holds.
         parallel: devices, and how steps run on them.
-        model: the network.
         loss: statistics and objective.
         schedule: learning rate by step, before the plateau rule.
         plateau: the plateau rule.
@@ -41,7 +39,6 @@ class Experiment:
     config: ConfigDict
     index: SliceIndex
     parallel: Parallel
-    model: nn.Module
     loss: Loss
     schedule: optax.Schedule
     plateau: optax.GradientTransformationExtraArgs
@@ -54,9 +51,13 @@ class Experiment:
     def train_batches(
         self, examples: np.ndarray, epoch: int, start_batch: int = 0
     ) -> Iterator[Batch]:
-        """This host's share of an epoch's shuffled batches, from `start_batch` on."""
+        """This host's share of an epoch's shuffled batches, from `start_batch` on.
+
+        Slices of one matrix are resized on the device; of several, on the host.
+        """
         from mbh_jax.data import pipeline
 
+        size = self.config.data.image_size
         return pipeline.train_batches(
             self.index,
             examples,
@@ -66,35 +67,39 @@ class Experiment:
             start_batch=start_batch,
             host=jax.process_index(),
             num_hosts=jax.process_count(),
-            resize_to=self._host_size(),
+            resize_to=(size, size) if len(self.index.by_in_plane_shape(examples)) > 1 else None,
         )
 
     def eval_batches(self, examples: np.ndarray) -> Iterator[Batch]:
-        """This host's share of `examples` in order, the last batch padded."""
+        """This host's share of `examples`, each at its scan's own matrix; last batches padded.
+
+        Slices come in order, those of one matrix after those of another.
+        """
         from mbh_jax.data import pipeline
 
-        return pipeline.eval_batches(
-            self.index,
-            examples,
-            global_batch=self.config.eval.batch_size,
-            host=jax.process_index(),
-            num_hosts=jax.process_count(),
-            resize_to=self._host_size(),
-        )
-
-    def _host_size(self) -> tuple[int, int] | None:
-        """Slices of one matrix are resized on the device; of several, on the host to one."""
-        size = self.config.data.image_size
-        return (size, size) if len(self.index.in_plane_shapes()) > 1 else None
+        for of_one_shape in self.index.by_in_plane_shape(examples):
+            yield from pipeline.eval_batches(
+                self.index,
+                of_one_shape,
+                global_batch=self.config.eval.batch_size,
+                host=jax.process_index(),
+                num_hosts=jax.process_count(),
+            )
 
 
-def create_experiment(config: ConfigDict) -> Experiment:
+def create_experiment(
+    config: ConfigDict, batches: tuple[str, ...] = ("train.batch_size", "eval.batch_size")
+) -> Experiment:
     """Validates `config`, opens its dataset and builds network, optimizer and steps.
+
+    Args:
+        config: the whole configuration.
+        batches: the batches that are going to be used, which devices must divide.
 
     Raises:
         UserError: a key is wrong, keys do not fit each other, or the dataset is missing.
     """
-    config_rules.validate(config, jax.device_count())
+    config_rules.validate(config, jax.device_count(), batches)
     index = SliceIndex.load(config.data.dir)
     how = parallel.create_parallel(config.parallel.mode)
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
@@ -117,7 +122,6 @@ def create_experiment(config: ConfigDict) -> Experiment:
         config=config,
         index=index,
         parallel=how,
-        model=model,
         loss=loss,
         schedule=schedule,
         plateau=plateau,

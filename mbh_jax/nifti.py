@@ -25,6 +25,8 @@ _NIFTI2_HEADER_BYTES = 540
 _GZIP_MAGIC = b"\x1f\x8b"
 _TRAILING_BYTES = 1 << 20
 """Bytes after the voxels that are read, to reach gzip's checksum, and otherwise ignored."""
+_MAX_VOXELS = 1 << 28
+"""1,024 slices of 512 x 512: a header that says more is wrong, or out to fill the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,13 @@ def read_stored(source: Path | BinaryIO, name: str) -> tuple[Header, np.ndarray]
         data_start = max(int(nifti_header.get_data_offset()), len(raw))
         data_bytes = int(np.prod(header.shape)) * nifti_header.get_data_dtype().itemsize
         # A read to the end of the file makes gzip check its checksum; the limit stops bombs.
-        body = stream.read(data_start + data_bytes + _TRAILING_BYTES - len(raw))
+        most = data_start + data_bytes + _TRAILING_BYTES - len(raw)
+        body = stream.read(most + 1)
+        if len(body) > most:
+            raise UserError(
+                f"{name}: goes on after its {data_bytes} bytes of voxels, against its header: "
+                "fetch it again"
+            )
         data = body[data_start - len(raw) :][:data_bytes]
         if len(data) < data_bytes:
             raise UserError(
@@ -103,9 +111,14 @@ def _errors_named(name: str) -> Iterator[None]:
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{name}: truncated or damaged ({error}): fetch it again") from None
     except (ImageFileError, HeaderDataError, struct.error, KeyError, ValueError) as error:
-        raise UserError(f"{name}: not a readable NIfTI volume ({error})") from None
+        raise UserError(
+            f"{name}: not a readable NIfTI volume ({error}): write it again as a CT in HU"
+        ) from None
     except OSError as error:
-        raise UserError(f"{name}: cannot be read ({error.strerror or error})") from None
+        raise UserError(
+            f"{name}: cannot be read ({error.strerror or error}): check the file and its "
+            "permissions"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -154,6 +167,8 @@ def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: s
         raise UserError(f"{name}: voxels of type {dtype} are not single numbers: give a CT volume")
     if len(shape) != 3 or min(shape) < 1:
         raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
+    if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
+        raise UserError(f"{name}: shape {shape} is too large for a head CT: check its header")
     for affine, code in (header.get_sform(coded=True), _qform(header)):
         if code and affine is not None and _usable(affine):
             return Header((shape[0], shape[1], shape[2]), np.asarray(affine, np.float64))

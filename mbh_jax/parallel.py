@@ -21,6 +21,9 @@ Batch = Mapping[str, np.ndarray]
 AXIS_NAME = "batch"
 MODES = ("pmap", "jit")
 
+STEP_INPUTS = ("image", "label", "weight", "example")
+"""The arrays of a batch that steps read; volume and slice numbers stay on the host."""
+
 
 class Parallel(NamedTuple):
     """Where and how steps run.
@@ -89,21 +92,22 @@ def compile_eval_step(step: Callable, parallel: Parallel) -> Callable:
 
 
 def put_batch(batch: Batch, parallel: Parallel) -> PyTree:
-    """Starts the transfer of this process's share of a batch to its devices.
+    """Starts the transfer of what steps read of this process's share of a batch to its devices.
 
     Arrays (b, ...) arrive as (local devices, b / local devices, ...) under pmap and as one global
     array, sharded along its first axis, under jit.
     """
+    arrays = {name: batch[name] for name in STEP_INPUTS if name in batch}
     if parallel.mode == "jit":
         return {
             name: jax.make_array_from_process_local_data(parallel.sharded, array)
-            for name, array in batch.items()
+            for name, array in arrays.items()
         }
     local_mesh = parallel.mesh.local_mesh
     sharding = NamedSharding(local_mesh, PartitionSpec(AXIS_NAME))
     return {
         name: jax.device_put(array.reshape(local_mesh.size, -1, *array.shape[1:]), sharding)
-        for name, array in batch.items()
+        for name, array in arrays.items()
     }
 
 
@@ -119,13 +123,15 @@ def local_rows(outputs: PyTree, parallel: Parallel) -> PyTree:
     return jax.tree.map(rows, outputs)
 
 
-def prefetch(batches: Iterable[Batch], parallel: Parallel, size: int = 2) -> Iterator[PyTree]:
-    """Yields batches on the devices, `size` of them always on their way."""
-    queue: collections.deque[PyTree] = collections.deque()
+def prefetch(
+    batches: Iterable[Batch], parallel: Parallel, size: int = 2
+) -> Iterator[tuple[Batch, PyTree]]:
+    """Yields each batch and its arrays on the devices, `size` of them always on their way."""
+    queue: collections.deque[tuple[Batch, PyTree]] = collections.deque()
     iterator = iter(batches)
     for batch in itertools.islice(iterator, size):
-        queue.append(put_batch(batch, parallel))
+        queue.append((batch, put_batch(batch, parallel)))
     while queue:
         yield queue.popleft()
         for batch in itertools.islice(iterator, 1):
-            queue.append(put_batch(batch, parallel))
+            queue.append((batch, put_batch(batch, parallel)))

@@ -40,6 +40,8 @@ class Preview:
         self._experiment = experiment
         self._directory = workdir / PREVIEW_DIR
         index = experiment.index
+        # Panels of one sheet have one size: of several matrices, the most frequent.
+        examples = max(index.by_in_plane_shape(examples), key=len)
         chosen = choose_slices(index, examples, experiment.config.train.preview_slices)
         self._batches = list(experiment.eval_batches(chosen)) if len(chosen) else []
         self._names = [index.describe(example).replace(" ", "_") for example in chosen]

@@ -62,11 +62,8 @@ class RunRecord(NamedTuple):
             early_stopping=self.early_stopping.update(entry["val_loss"]),
         )
 
-    def to_json(self, config: ConfigDict, fingerprint: str | None) -> dict[str, Any]:
-        """The record with the configuration and the dataset it belongs to.
-
-        A run that has taken no step belongs to no dataset; its `fingerprint` may be None.
-        """
+    def to_json(self, config: ConfigDict, fingerprint: str) -> dict[str, Any]:
+        """The record with the configuration and the dataset it belongs to."""
         best = self.early_stopping.best_metric
         return {
             "epoch": self.epoch,
@@ -103,14 +100,9 @@ def check_same_run(
 ) -> None:
     """Refuses to continue a run with another configuration or other data.
 
-    Of a run that has taken no step, only network and input must be the same.
-
     Raises:
         UserError: naming every key that differs, with both values.
     """
-    if record["epoch"] == record["batch"] == 0:
-        _refuse_another_network(record["config"], config, workdir)
-        return
     changed = config_rules.differences(record["config"], config)
     if changed:
         raise UserError(
@@ -133,10 +125,10 @@ def check_same_network(config: ConfigDict, workdir: Path) -> None:
     path = workdir / CONFIG_FILE
     if not path.is_file():
         raise UserError(f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one")
-    _refuse_another_network(json.loads(path.read_text()), config, workdir)
-
-
-def _refuse_another_network(saved: dict[str, Any], config: ConfigDict, workdir: Path) -> None:
+    try:
+        saved = json.loads(path.read_text())
+    except ValueError:
+        raise UserError(f"{path}: damaged: not the configuration that a run writes") from None
     changed = [
         line
         for line in config_rules.differences(saved, config)

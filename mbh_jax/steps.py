@@ -45,11 +45,12 @@ def example_keys(rng: jax.Array, example: jax.Array) -> jax.Array:
 
 def _sum_over_examples(statistics: Mapping[str, jax.Array], weight: jax.Array) -> PyTree:
     """Adds (B, ...) statistics of real examples; integers stay integers."""
-    sums = {
-        name: jnp.tensordot(weight.astype(rows.dtype), rows, axes=1)
-        for name, rows in statistics.items()
-    }
-    return {**sums, "examples": weight.sum()}
+
+    def add(rows: jax.Array) -> jax.Array:
+        # Not a matrix product: accelerators would round its operands.
+        return (weight.astype(rows.dtype).reshape(-1, *(1,) * (rows.ndim - 1)) * rows).sum(0)
+
+    return {**{name: add(rows) for name, rows in statistics.items()}, "examples": weight.sum()}
 
 
 def _prediction_metrics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
@@ -120,7 +121,7 @@ def create_steps(
             opt_state=opt_state,
         )
         reported = _sum_over_examples(_prediction_metrics(logits, label), batch["weight"])
-        return state, {**total(reported), **sums}
+        return state, {**total(reported), **sums, "update_norm": optax.global_norm(updates)}
 
     def eval_step(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
         logits = predict_logits(variables, batch)

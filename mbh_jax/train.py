@@ -8,11 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from ml_collections import ConfigDict
 
 from mbh_jax import config as config_rules
-from mbh_jax import evaluate, metrics, optimizers, parallel
+from mbh_jax import evaluate, metrics, parallel
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.data.index import steps_per_epoch
 from mbh_jax.errors import UserError
@@ -22,7 +21,7 @@ from mbh_jax.preview import Preview
 from mbh_jax.reporting import plots, writers
 from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
-from mbh_jax.run_record import RunRecord, Sums, add_sums, check_same_run
+from mbh_jax.run_record import RunRecord, Sums, add_sums, check_same_network, check_same_run
 from mbh_jax.train_state import TrainState
 
 PyTree = Any
@@ -42,25 +41,33 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
         UserError: the configuration is wrong, the dataset missing, the workdir holds another run,
-            or the loss is not finite.
+            the loss is not finite, or the disk is full.
     """
     experiment = create_experiment(config)
+    with Checkpoints(workdir, experiment.parallel.replicated) as saved:
+        train(experiment, workdir, saved)
+        saved.wait()
+        best = saved.restore_variables("best", experiment.template.variables)
+    table = evaluate.write_tables(experiment, best, workdir, split="validation", checkpoint="best")
+    print(table)
+
+
+def train(experiment: Experiment, workdir: Path, saved: Checkpoints) -> None:
+    """Takes the steps that are left; see `train_and_evaluate`."""
+    config = experiment.config
     train_examples = experiment.index.examples("train", config.data.slices)
     validation_examples = experiment.index.examples("validation", config.data.slices)
+    num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
 
-    saved = Checkpoints(workdir, experiment.parallel.replicated)
     state, record = begin_or_resume(experiment, saved, workdir)
     writers.write_config(workdir, config)
     preview = Preview(experiment, validation_examples, workdir)
     _log_setup(experiment, state, len(train_examples), len(validation_examples))
 
     step = int(state.step)
-    num_steps = config.train.num_epochs * steps_per_epoch(
-        len(train_examples), config.train.batch_size
-    )
     with (
         writers.TensorBoardWriter(workdir / TENSORBOARD_DIR, step) as events,
-        Progress(num_steps, step, config.train.batch_size) as progress,
+        Progress(num_batches * config.train.num_epochs, step, config.train.batch_size) as progress,
     ):
         while record.epoch < config.train.num_epochs and not record.early_stopping.should_stop:
             started = time.monotonic()
@@ -84,16 +91,11 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
                     saved.save_best(state.variables, entry["step"], entry)
                 save_last(experiment, saved, state, record)
 
-    saved.wait()
-    best = saved.restore_variables("best", experiment.template)
-    saved.close()
-    print(evaluate.write_tables(experiment, best, workdir, split="validation"))
-
 
 def begin_or_resume(
     experiment: Experiment, saved: Checkpoints, workdir: Path
 ) -> tuple[TrainState, RunRecord]:
-    """The state to go on from: the last checkpoint's, or a new one where there is none.
+    """The state to go on from: the last checkpoint's, given weights, or a new one.
 
     Raises:
         UserError: the workdir holds a run of another configuration or another dataset.
@@ -101,39 +103,39 @@ def begin_or_resume(
     config = experiment.config
     patience = config.train.early_stopping_patience
     record = saved.last_record()
-    if record is None:
-        return experiment.init(), RunRecord.begin(patience)
-    check_same_run(record, config, experiment.index.fingerprint, workdir)
-    restored = saved.restore_last(experiment.template)
-    log.info("%s: going on after step %d", workdir, restored.step)
-    return restored.arrays, RunRecord.from_json(restored.record, patience)
+    if record is not None:
+        check_same_run(record, config, experiment.index.fingerprint, workdir)
+        restored = saved.restore_last(experiment.template)
+        log.info("%s: going on after step %d", workdir, restored.step)
+        return restored.arrays, RunRecord.from_json(restored.record, patience)
+    saved.discard_best()
+    state = experiment.init()
+    if saved.has_initial():
+        check_same_network(config, workdir)
+        initial = saved.restore_variables("initial", experiment.template.variables)
+        log.info("%s: beginning with the weights given there", workdir)
+        state = state.with_variables(initial.arrays)
+    return state, RunRecord.begin(patience)
 
 
 def begin_from_variables(config: ConfigDict, workdir: Path, variables: PyTree) -> None:
-    """Makes a workdir whose best and last checkpoint, at step 0, hold `variables`.
+    """Makes a workdir that evaluation takes up as it is, and training begins with.
 
-    Evaluation takes the best one up, training the last one, with a new optimizer.
+    Args:
+        config: what the run is to be; `config.json` keeps it.
+        workdir: a folder without a run.
+        variables: the model's variables.
 
     Raises:
         UserError: the configuration is wrong, or the workdir holds a run.
     """
     config_rules.validate(config, jax.device_count())
     how = parallel.create_parallel(config.parallel.mode)
-    saved = Checkpoints(workdir, how.replicated)
-    if saved.last_record() is not None:
-        raise UserError(f"{workdir} already holds a run: give another --workdir")
-    schedule = optax.constant_schedule(config.optimizer.learning_rate)
-    state = TrainState.create(
-        variables,
-        optimizers.create_optimizer(config.optimizer, schedule),
-        optimizers.create_plateau(config.optimizer),
-    )
-    record = RunRecord.begin(config.train.early_stopping_patience).to_json(config, None)
-    state = jax.device_put(state, how.replicated)
-    writers.write_config(workdir, config)
-    saved.save_best(state.variables, 0, {})
-    saved.save_last(state, 0, record)
-    saved.close()
+    with Checkpoints(workdir, how.replicated) as saved:
+        if saved.has_initial() or saved.last_record() is not None:
+            raise UserError(f"{workdir} already holds a run: give another --workdir")
+        writers.write_config(workdir, config)
+        saved.save_initial(jax.device_put(variables, how.replicated), {})
     log.info("wrote %s", workdir)
 
 
@@ -174,6 +176,7 @@ def train_epoch(
         UserError: the loss is not finite.
     """
     config = experiment.config
+    num_batches = steps_per_epoch(len(examples), config.train.batch_size)
     rng = jax.random.fold_in(jax.random.key(config.seed), record.epoch)
     step = int(state.step)
     pending: list[Any] = []
@@ -183,13 +186,14 @@ def train_epoch(
         recent = add_sums({}, pending)
         loss = objective(experiment, recent)
         _stop_unless_finite(loss, "loss", step)
+        _stop_unless_finite(float(recent["update_norm"]), "size of the updates", step)
         progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
         sums = add_sums(record.sums, [recent])
         pending.clear()
         return record._replace(sums=sums)
 
     batches = experiment.train_batches(examples, record.epoch, start_batch=record.batch)
-    for batch in parallel.prefetch(batches, experiment.parallel):
+    for _, batch in parallel.prefetch(batches, experiment.parallel):
         state, sums = experiment.train_step(state, batch, rng)
         pending.append(sums)
         step += 1
@@ -198,7 +202,8 @@ def train_epoch(
         if step % config.train.log_every_steps == 0:
             record = fetch(record)
         every = config.train.checkpoint_every_steps
-        if every and step % every == 0:
+        # After the last batch the end of the epoch saves, with what it adds to the record.
+        if every and step % every == 0 and record.batch < num_batches:
             record = fetch(record) if pending else record
             save_last(experiment, saved, state, record)
     return state, fetch(record) if pending else record

@@ -33,6 +33,12 @@ class TrainState(struct.PyTreeNode):
         """The variable collections that `model.apply` takes."""
         return {"params": self.params, **self.model_state}
 
+    def with_variables(self, variables: dict[str, PyTree]) -> "TrainState":
+        """The state with other variable collections."""
+        model_state = dict(variables)
+        params = model_state.pop("params")
+        return self.replace(params=params, model_state=model_state)
+
     @classmethod
     def create(
         cls,

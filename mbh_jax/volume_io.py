@@ -68,12 +68,28 @@ class Volume:
 
 @dataclass(frozen=True, eq=False)
 class LabelledVolume:
-    """A volume, its (slices, rows, columns) uint8 labels, and whose it is."""
+    """A volume, its labels, and whose it is.
+
+    Attributes:
+        label: (slices, rows, columns) uint8; zeros if there are no voxel labels.
+        has_label: whether there are voxel labels.
+        case_label: what is known of the whole volume where there are none, such as "nobleed".
+        spacing_known: whether the affine tells true millimetres, which pictures have not.
+    """
 
     volume_id: str
     patient_id: str
     volume: Volume
     label: np.ndarray
+    has_label: bool = True
+    case_label: str = ""
+    spacing_known: bool = True
+
+    @property
+    def pixels_per_class(self) -> np.ndarray:
+        """Voxels of each class in each slice: (slices, classes) int64; 0 without voxel labels."""
+        counts = pixels_per_class(self.label)
+        return counts if self.has_label else np.zeros_like(counts)
 
 
 def spacing_mm(affine: np.ndarray) -> np.ndarray:
@@ -161,8 +177,10 @@ def read_label_like(
     name = source_name(source, name)
     header, stored = read_stored(source, name)
     if header.shape != image.shape:
+        swapped = " (its axes are swapped)" if sorted(header.shape) == sorted(image.shape) else ""
         raise UserError(
-            f"{name}: label of shape {header.shape}, its image {image.shape}: they must be equal"
+            f"{name}: label of shape {header.shape}{swapped}, its image {image.shape}: they must "
+            "be equal"
         )
     return _turn_to_program(_checked_label(stored, name), image), header
 

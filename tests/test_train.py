@@ -2,9 +2,11 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import jax
+import nibabel
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -51,10 +53,19 @@ def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 def last_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
     experiment = create_experiment(config)
-    saved = Checkpoints(workdir, experiment.parallel.replicated)
-    restored = saved.restore_last(experiment.template)
-    saved.close()
+    with Checkpoints(workdir, experiment.parallel.replicated) as saved:
+        restored = saved.restore_last(experiment.template)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored.arrays)]
+
+
+def enlarge_one_volume(source: Path) -> None:
+    """Doubles the matrix of a source's first volume, each voxel becoming four."""
+    for folder in ("images", "ground truths"):
+        path = min((source / folder).glob("*.nii.gz"))
+        image = nibabel.load(path)
+        voxels = np.asarray(image.dataobj).repeat(2, 0).repeat(2, 1)
+        affine = image.affine @ np.diag([0.5, 0.5, 1, 1])
+        nibabel.save(nibabel.Nifti1Image(voxels, affine, dtype=voxels.dtype), path)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_batches: int) -> None:
@@ -103,9 +114,8 @@ def test_best_checkpoint_is_of_the_lowest_validation_loss(
     history = json.loads((undisturbed / "history.json").read_text())
     best = min(history, key=lambda entry: entry["val_loss"])
     experiment = create_experiment(config)
-    saved = Checkpoints(undisturbed, experiment.parallel.replicated)
-    restored = saved.restore_variables("best", experiment.template)
-    saved.close()
+    with Checkpoints(undisturbed, experiment.parallel.replicated) as saved:
+        restored = saved.restore_variables("best", experiment.template.variables)
     assert restored.step == best["step"]
     rows = evaluate.evaluate_examples(
         experiment, restored.arrays, experiment.index.examples("validation", "all")
@@ -184,18 +194,25 @@ def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
-    config: ConfigDict, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     workdir = tmp_path / "run"
-    config.train.num_epochs = 1
-    train.train_and_evaluate(config, workdir)
-    before = last_state(config, workdir)
-    config.train.num_epochs = 2
-    with monkeypatch.context() as patch, pytest.raises(UserError, match="not finite"):
-        patch.setattr(train, "objective", lambda *_: float("nan"))
+    config.train.checkpoint_every_steps = 1
+    whole = Experiment.train_batches
+
+    def poisoned(self, examples, epoch, start_batch=0):
+        for number, batch in enumerate(whole(self, examples, epoch, start_batch)):
+            # NaN weights make the loss of the third step NaN, and what it would leave behind.
+            yield batch | {"weight": batch["weight"] * np.float32(np.nan)} if number == 2 else batch
+
+    monkeypatch.setattr(Experiment, "train_batches", poisoned)
+    with pytest.raises(UserError, match="not finite"):
         train.train_and_evaluate(config, workdir)
-    for ours, theirs in zip(last_state(config, workdir), before, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    state = last_state(config, workdir)
+    assert int(state[0]) == 2 or any(leaf.shape == () and leaf == 2 for leaf in state)
+    assert all(np.isfinite(leaf[leaf < np.inf]).all() for leaf in state if leaf.dtype.kind == "f")
+    kept = {path.name for path in (workdir / "checkpoints" / "last").iterdir() if path.is_dir()}
+    assert kept == {"1", "2"}
 
 
 def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
@@ -213,3 +230,69 @@ def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
     best = int(np.argmin(losses))
     assert len(history) < 10
     assert len(history) - 1 - best == 2
+
+
+def test_an_epoch_that_ends_on_a_checkpoint_step_keeps_its_record(
+    config: ConfigDict, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    config.train.num_epochs = 1
+    examples = create_experiment(config).index.num_examples("train", "all")
+    config.train.checkpoint_every_steps = -(-examples // config.train.batch_size)
+    train.train_and_evaluate(config, workdir)
+    with Checkpoints(workdir, create_experiment(config).parallel.replicated) as saved:
+        record = saved.last_record()
+    assert record is not None
+    assert (record["epoch"], record["batch"], len(record["history"])) == (1, 0, 1)
+
+
+def test_a_best_checkpoint_without_a_whole_state_is_of_no_run(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    """A run stopped between its first best checkpoint and its first whole state leaves that."""
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed / "checkpoints" / "best", workdir / "checkpoints" / "best")
+    config.seed = 1
+    config.train.num_epochs = 1
+    train.train_and_evaluate(config, workdir)
+    (best,) = (workdir / "checkpoints" / "best").iterdir()
+    history = json.loads((workdir / "history.json").read_text())
+    assert best.name == str(history[0]["step"])
+
+
+@pytest.mark.parametrize("removed", ["record", "variables", "variables/manifest.ocdbt"])
+def test_a_damaged_checkpoint_is_named(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path, removed: str
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    newest = max((workdir / "checkpoints" / "last").glob("[0-9]*"), key=lambda path: int(path.name))
+    part = newest / removed
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with pytest.raises(UserError, match=f"last/{newest.name}: damaged"):
+        train.train_and_evaluate(config, workdir)
+
+
+def test_slices_of_several_matrices_are_counted_at_their_own(
+    config: ConfigDict, tmp_path: Path, make_source
+) -> None:
+    """Voxels and millilitres of a volume do not depend on the matrices of the others."""
+    from data_prep import build_tfrecords
+
+    source = make_source()
+    enlarge_one_volume(source)
+    build_tfrecords.build(source, tmp_path / "mixed")
+    config.data.dir = str(tmp_path / "mixed")
+    config.train.num_epochs = 1
+    workdir = tmp_path / "run"
+    train.train_and_evaluate(config, workdir)
+    index = create_experiment(config).index
+    assert len(index.in_plane_shapes()) == 2
+    for split in ("train", "validation", "test"):
+        config.eval.split = split
+        evaluate.evaluate_checkpoint(config, workdir)
+        summary = json.loads((workdir / "evaluation" / split / "summary.json").read_text())
+        for case in summary["metric_per_case"]:
+            rows = [index.volumes[v].volume_id == case["case"] for v in index.volume]
+            found = [case["metrics"][str(label)]["n_ref"] for label in range(1, 6)]
+            np.testing.assert_array_equal(found, index.pixels_per_class[rows, 1:].sum(0))

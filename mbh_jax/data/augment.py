@@ -58,8 +58,9 @@ def augment_geometry(
     if not (config.flip or config.rotation_degrees or config.scale or config.shift):
         return image, label
     height, width = label.shape[1:]
-    centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
-    grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), axis=-1)
+    row, column = jnp.meshgrid(
+        jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij"
+    )
 
     def one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
         flip_key, turn_key, scale_key, shift_key = jax.random.split(
@@ -67,12 +68,12 @@ def augment_geometry(
         )
         angle = jnp.deg2rad(config.rotation_degrees) * jax.random.uniform(turn_key, minval=-1.0)
         zoom = 1.0 + config.scale * jax.random.uniform(scale_key, minval=-1.0)
-        shift = config.shift * jax.random.uniform(shift_key, (2,), minval=-1.0)
+        down, right = config.shift * jax.random.uniform(shift_key, (2,), minval=-1.0)
         mirror = jnp.where(jax.random.bernoulli(flip_key, 0.5 if config.flip else 0.0), -1.0, 1.0)
         cos, sin = jnp.cos(angle) / zoom, jnp.sin(angle) / zoom
-        matrix = jnp.array([[cos, -sin], [sin, cos]]) * jnp.array([1.0, mirror])
-        source = (grid - centre) @ matrix.T + centre + shift * jnp.array([height, width])
-        rows, columns = source[..., 0], source[..., 1]
+        # Not a matrix product: accelerators would round the coordinates.
+        rows = cos * row - sin * mirror * column + (height - 1) / 2 + down * height
+        columns = sin * row + cos * mirror * column + (width - 1) / 2 + right * width
         warped = jax.vmap(
             lambda channel: map_coordinates(channel, [rows, columns], order=1, mode="nearest"),
             in_axes=-1,

@@ -26,7 +26,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 DATASET_NAME = "head_ct"
 """Name of the dataset to tensorflow-datasets."""
 
-METADATA_FORMAT = 1
+METADATA_FORMAT = 2
 """Version of metadata.json's layout."""
 
 _CONVERT = "python -m data_prep.build_tfrecords --source label_192.zip --output"
@@ -43,6 +43,10 @@ class VolumeInfo:
         spacing_mm: between neighbouring columns, rows and slices.
         affine: (4, 4) float64, voxel (column, row, slice) to RAS+ mm.
         stored_axcodes: orientation of the source file, such as "LAS".
+        sha256: hash (hex) of the pixels of image and label.
+        has_label: whether it has voxel labels.
+        case_label: what is known of the whole volume where there are none, such as "nobleed".
+        spacing_known: whether spacing and affine are true millimetres, which pictures have not.
         notes: what the conversion found worth saying.
     """
 
@@ -53,6 +57,10 @@ class VolumeInfo:
     spacing_mm: np.ndarray
     affine: np.ndarray
     stored_axcodes: str
+    sha256: str
+    has_label: bool
+    case_label: str
+    spacing_known: bool
     notes: tuple[str, ...]
 
     @property
@@ -137,15 +145,22 @@ class SliceIndex:
             fingerprint=fingerprint(volumes),
         )
 
-    def examples(self, split: str, slices: Literal["all", "blood"] = "all") -> np.ndarray:
+    def examples(
+        self, split: str, slices: Literal["all", "blood"] = "all", *, unlabelled: bool = False
+    ) -> np.ndarray:
         """Example numbers of a split, or of its slices that hold blood: (n,) int32, ascending.
+
+        Args:
+            split: one of `split_names`.
+            slices: which of the slices with voxel labels.
+            unlabelled: whether to add all slices without voxel labels.
 
         Raises:
             UserError: if there are none.
         """
-        chosen = self._selected(split, slices)
+        chosen = self._selected(split, slices, unlabelled)
         if not chosen.any():
-            kind = "slices with blood" if slices == "blood" else "slices"
+            kind = "slices with blood" if slices == "blood" else "slices with voxel labels"
             raise UserError(f"{self.directory}: no {kind} in split {split}")
         return np.flatnonzero(chosen).astype(np.int32)
 
@@ -153,13 +168,24 @@ class SliceIndex:
         """How many slices `examples` would give; may be 0."""
         return int(self._selected(split, slices).sum())
 
-    def _selected(self, split: str, slices: Literal["all", "blood"]) -> np.ndarray:
+    def _selected(
+        self, split: str, slices: Literal["all", "blood"], unlabelled: bool = False
+    ) -> np.ndarray:
         if split not in SPLIT_NAMES:
             raise UserError(f"split {split!r}: give one of {', '.join(SPLIT_NAMES)}")
-        selected = self.split == SPLIT_NAMES.index(split)
+        has_label = np.array([volume.has_label for volume in self.volumes])[self.volume]
+        selected = has_label.copy()
         if slices == "blood":
             selected &= self.pixels_per_class[:, 1:].any(axis=1)
-        return selected
+        if unlabelled:
+            selected |= ~has_label
+        return selected & (self.split == SPLIT_NAMES.index(split))
+
+    def by_in_plane_shape(self, examples: np.ndarray) -> list[np.ndarray]:
+        """`examples` divided by their (rows, columns), in order within each part."""
+        shapes = np.array([volume.shape[1:] for volume in self.volumes])[self.volume[examples]]
+        _, part = np.unique(shapes, axis=0, return_inverse=True)
+        return [examples[part == number] for number in range(part.max() + 1)]
 
     def in_plane_shapes(self) -> set[tuple[int, int]]:
         """The (rows, columns) that occur."""
@@ -211,7 +237,19 @@ def fingerprint(volumes: list[dict[str, Any]]) -> str:
         volumes: metadata.json's volume table.
     """
     identity = [
-        [volume[key] for key in ("volume_id", "patient_id", "split", "shape", "affine", "sha256")]
+        [
+            volume[key]
+            for key in (
+                "volume_id",
+                "patient_id",
+                "split",
+                "shape",
+                "affine",
+                "sha256",
+                "has_label",
+                "spacing_known",
+            )
+        ]
         for volume in volumes
     ]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
@@ -227,6 +265,10 @@ def _volume_info(volume: dict[str, Any]) -> VolumeInfo:
         spacing_mm=np.asarray(volume["spacing_mm"], np.float64),
         affine=np.asarray(volume["affine"], np.float64),
         stored_axcodes=volume["stored_axcodes"],
+        sha256=volume["sha256"],
+        has_label=volume["has_label"],
+        case_label=volume["case_label"],
+        spacing_known=volume["spacing_known"],
         notes=tuple(volume["notes"]),
     )
 

@@ -32,6 +32,10 @@ def hide_accelerators_from_tensorflow() -> None:
     tf.config.set_visible_devices([], "TPU")
 
 
+# At import, before anything can have started TensorFlow's devices.
+hide_accelerators_from_tensorflow()
+
+
 def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
     """The order of an epoch: a permutation of 0..num_examples-1, the same on every host."""
     return np.random.default_rng([seed, epoch]).permutation(num_examples)
@@ -127,7 +131,7 @@ def _batches(
     num_hosts: int,
     resize_to: tuple[int, int] | None,
 ) -> Iterator[Batch]:
-    shapes = index.in_plane_shapes()
+    shapes = {index.volumes[volume].shape[1:] for volume in np.unique(index.volume[order])}
     if resize_to is None and len(shapes) > 1:
         listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(shapes))
         raise UserError(f"{index.directory}: slices of several sizes ({listed}): resize them")

@@ -1,10 +1,9 @@
 """The one description of a record: one CT slice with its labels, lossless.
 
-Records are `tf.train.Example`s in TFRecord files that tensorflow-datasets writes; this module gives
-their features, makes them from volumes and puts volumes together again. Arrays are in the program's
-orientation (see `mbh_jax.volume_io`). `image` and `label` are zlib streams: measured on a 512 x 512
-slice with scanner noise they take 0.17 MB, as 16-bit PNG does (0.52 MB raw), and decode in 2 ms
-against 5 ms.
+Records are `tf.train.Example`s in TFRecord files of a tensorflow-datasets dataset; this module
+gives their features, makes them from volumes and puts volumes together again. Arrays are in the
+program's orientation (see `mbh_jax.volume_io`). `image` and `label` are zlib streams (see
+`mbh_jax.data.compression` for why).
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,8 +14,9 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mbh_jax import volume_io
+from mbh_jax.data.compression import CompressedVolume
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.volume_io import LabelledVolume, Volume, pixels_per_class
+from mbh_jax.volume_io import LabelledVolume, Volume
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -24,7 +24,9 @@ def features() -> tfds.features.FeaturesDict:
 
     `image` int16 HU and `label` uint8, both (rows, columns); `spacing_mm` and the columns of
     `affine` (voxel to RAS+ mm) in the order column, row, slice; `slice_index` from inferior to
-    superior, 0 to `num_slices` - 1; `stored_axcodes` the orientation of the source file.
+    superior, 0 to `num_slices` - 1; `stored_axcodes` the orientation of the source file. Where
+    `has_label` is false, `label` and `pixels_per_class` are zeros and `case_label` says what is
+    known of the volume; where `spacing_known` is false, millimetres are not to be believed.
     """
     tensor = tfds.features.Tensor
     return tfds.features.FeaturesDict(
@@ -39,6 +41,9 @@ def features() -> tfds.features.FeaturesDict:
             "affine": tensor(shape=(4, 4), dtype=np.float64, encoding="bytes"),
             "stored_axcodes": tfds.features.Text(),
             "pixels_per_class": tensor(shape=(NUM_CLASSES,), dtype=np.int64),
+            "has_label": tensor(shape=(), dtype=np.bool_),
+            "case_label": tfds.features.Text(),
+            "spacing_known": tensor(shape=(), dtype=np.bool_),
         }
     )
 
@@ -65,23 +70,36 @@ def decode_pixels(serialised: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return image, label
 
 
-def slices_of(labelled: LabelledVolume) -> Iterator[dict[str, Any]]:
-    """Yields the records of a volume, from inferior to superior."""
-    volume = labelled.volume
-    counts = pixels_per_class(labelled.label)
-    for slice_index, (image, label) in enumerate(zip(volume.hu, labelled.label, strict=True)):
-        yield {
-            "image": image,
-            "label": label,
-            "volume_id": labelled.volume_id,
-            "patient_id": labelled.patient_id,
-            "slice_index": np.int32(slice_index),
-            "num_slices": np.int32(len(volume.hu)),
-            "spacing_mm": volume_io.spacing_mm(volume.affine),
-            "affine": volume.affine,
-            "stored_axcodes": volume.stored_axcodes,
-            "pixels_per_class": counts[slice_index],
+def examples_of(volume: CompressedVolume) -> Iterator[bytes]:
+    """Yields the serialised records of a volume, from inferior to superior.
+
+    They hold what tensorflow-datasets would make of `features`, except that it compresses harder
+    and to no avail, and that their bytes depend on nothing but their contents: protocol buffers
+    serialise a map in an order that changes from process to process unless asked not to.
+    """
+    slices, rows, columns = volume.shape
+    of_volume = {
+        "volume_id": _bytes(volume.volume_id.encode()),
+        "patient_id": _bytes(volume.patient_id.encode()),
+        "num_slices": _ints(slices),
+        "spacing_mm": _bytes(volume_io.spacing_mm(volume.affine).astype("<f8").tobytes()),
+        "affine": _bytes(volume.affine.astype("<f8").tobytes()),
+        "stored_axcodes": _bytes(volume.stored_axcodes.encode()),
+        "has_label": _ints(volume.has_label),
+        "case_label": _bytes(volume.case_label.encode()),
+        "spacing_known": _ints(volume.spacing_known),
+        "image/shape": _ints(rows, columns),
+        "label/shape": _ints(rows, columns),
+    }
+    for slice_index in range(slices):
+        of_slice = {
+            "image/value": _bytes(volume.images[slice_index]),
+            "label/value": _bytes(volume.labels[slice_index]),
+            "slice_index": _ints(slice_index),
+            "pixels_per_class": _ints(*volume.pixels_per_class[slice_index]),
         }
+        example = tf.train.Example(features=tf.train.Features(feature=of_volume | of_slice))
+        yield example.SerializeToString(deterministic=True)
 
 
 def volume_of(slices: Iterable[Mapping[str, Any]]) -> LabelledVolume:
@@ -108,7 +126,23 @@ def volume_of(slices: Iterable[Mapping[str, Any]]) -> LabelledVolume:
         _text(first["stored_axcodes"]),
     )
     label = np.stack([record["label"] for record in ordered])
-    return LabelledVolume(_text(first["volume_id"]), _text(first["patient_id"]), volume, label)
+    return LabelledVolume(
+        _text(first["volume_id"]),
+        _text(first["patient_id"]),
+        volume,
+        label,
+        has_label=bool(first["has_label"]),
+        case_label=_text(first["case_label"]),
+        spacing_known=bool(first["spacing_known"]),
+    )
+
+
+def _bytes(value: bytes) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
+
+
+def _ints(*values: int) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value) for value in values]))
 
 
 def _text(value: str | bytes) -> str:

@@ -57,12 +57,15 @@ def read_keras_flexunet(path: str | Path) -> tuple[dict[str, Any], Variables]:
         )
     if not h5py.is_hdf5(path):
         raise UserError(f"{path} is not an HDF5 file: give a best_model.h5 that Keras has saved")
-    with h5py.File(path) as file:
-        graph = read_graph(file, path)
-        config = derive_config(graph, path)
-        expected = list(flexunet_layers(config))
-        check_graph(graph, expected, path)
-        variables = _read_variables(file["model_weights"], graph, expected, path)
+    try:
+        with h5py.File(path) as file:
+            graph = read_graph(file, path)
+            config = derive_config(graph, path)
+            expected = list(flexunet_layers(config))
+            check_graph(graph, expected, path)
+            variables = _read_variables(file["model_weights"], graph, expected, path)
+    except OSError as error:
+        raise UserError(f"{path}: truncated or damaged: fetch it again ({error})") from None
     _check_shapes(variables, config, path)
     return config, variables
 
@@ -138,17 +141,20 @@ def main(config: ConfigDict, workdir: Path, arguments: list[str]) -> None:
         python -m mbh_jax.models.keras_import best_model.h5 --config=configs/flexunet.py
             --workdir=runs/imported
 
-    Both checkpoints stand at step 0: `--mode=evaluate` evaluates the weights, and training goes on
-    from them with a new optimizer.
+    `--mode=evaluate` then evaluates the weights, and training begins with them.
 
     Raises:
         UserError: the file is no Keras FlexUNet, is not the configuration's network, or the workdir
             already holds a run.
     """
+    from mbh_jax import config as config_rules
     from mbh_jax import train
+    from mbh_jax.data import preprocess
+    from mbh_jax.labels import NUM_CLASSES
 
     if len(arguments) != 1:
         raise UserError("give one file: python -m mbh_jax.models.keras_import best_model.h5 ...")
+    config_rules.validate(config, num_devices=1)
     found, variables = read_keras_flexunet(arguments[0])
     wanted = dict(config.model)
     differences = [
@@ -156,9 +162,17 @@ def main(config: ConfigDict, workdir: Path, arguments: list[str]) -> None:
         for key, value in found["model"].items()
         if key != "dtype" and wanted[key] != value
     ]
-    height, width, _ = found["input_shape"]
+    height, width, channels = found["input_shape"]
     if height is not None and (height, width) != (config.data.image_size,) * 2:
         differences.append(f"--config.data.image_size={height}")
+    if channels != preprocess.num_channels(config.data.window):
+        differences.append(
+            "--config.data.window=hu_0_255"
+            if channels == 3
+            else f"a window with {channels} channels"
+        )
+    if found["num_classes"] != NUM_CLASSES:
+        raise UserError(f"{arguments[0]} tells {found['num_classes']} classes, not {NUM_CLASSES}")
     if differences:
         raise UserError(f"{arguments[0]} is another network; add {' '.join(differences)}")
     train.begin_from_variables(config, workdir, variables)

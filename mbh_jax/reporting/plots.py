@@ -17,7 +17,7 @@ History = Sequence[Mapping[str, Any]]
 
 _TRAIN, _VALIDATION, _COMPARISON = "#4c78a8", "#d1495b", "#8a8f98"
 
-_LINE_COLOURS = {
+LINE_COLOURS = {
     "EDH": "#d62728",
     "IPH": "#1f4fd6",
     "IVH": "#c9a400",
@@ -153,7 +153,7 @@ def metric_figure(history: History) -> Figure:
 
     for c in FOREGROUND:
         name = CLASS_NAMES[c]
-        _line(right, history, f"val_dice_{name}", name, color=_LINE_COLOURS[name], linewidth=1.5)
+        _line(right, history, f"val_dice_{name}", name, color=LINE_COLOURS[name], linewidth=1.5)
     _line(right, history, "val_foreground_dice", "mean", color=_VALIDATION, linewidth=2.6)
     _mark_epochs(right, history)
     _finish(right, history, "Validation Dice by class (pooled voxels)", "")

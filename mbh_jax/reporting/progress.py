@@ -56,6 +56,7 @@ class Progress:
         self._first: tuple[int, float] | None = None
         self._last_read: tuple[int, float] | None = None
         self._last_line_s = -math.inf
+        self._last_line_step: int | None = None
 
     def __enter__(self) -> "Progress":
         if self._enabled and self._stream.isatty():
@@ -96,8 +97,11 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self._describe(), refresh=False)
             self._bar.update(step - self._bar.n)
-        elif step == self._total or time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
+        elif step != self._last_line_step and (
+            step == self._total or time.monotonic() - self._last_line_s >= LINE_INTERVAL_S
+        ):
             self._last_line_s = time.monotonic()
+            self._last_line_step = step
             text = f"{self._label}: step {self._step}/{self._total}"
             self._print_line(", ".join(filter(None, [text, self._describe()])))
 

@@ -92,6 +92,7 @@ def summarize(
     split: str,
     step: int,
     slices: str = "all",
+    provenance: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Everything an evaluation found, ready for strict JSON (a value that does not exist is None).
 
@@ -109,6 +110,7 @@ def summarize(
         split: which split was evaluated.
         step: training step of the checkpoint.
         slices: "all" or "blood": which slices of each case were evaluated.
+        provenance: what else tells this evaluation from another (checkpoint, dataset, ...).
     """
     confusion = np.asarray(confusion, np.int64)
     fields = _overlap_fields(metrics.overlap(confusion))
@@ -121,6 +123,7 @@ def summarize(
         "split": split,
         "slices": slices,
         "checkpoint_step": step,
+        "provenance": dict(provenance or {}),
         "num_cases": len(cases),
         "metric_per_case": [
             {
@@ -159,6 +162,7 @@ def write_evaluation(
     split: str,
     step: int,
     slices: str = "all",
+    provenance: Mapping[str, Any] | None = None,
 ) -> Summary:
     """Writes evaluation.csv (a row a case and class) and summary.json; returns the summary.
 
@@ -175,6 +179,7 @@ def write_evaluation(
         split=split,
         step=step,
         slices=slices,
+        provenance=provenance,
     )
     volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
     rows = (

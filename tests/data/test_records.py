@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 from data_prep import sources
 from mbh_jax import volume_io
 from mbh_jax.data import records
+from mbh_jax.data.compression import compress
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 
 
@@ -47,22 +48,61 @@ def test_records_agree_with_the_index(records_of, tiny_dataset_dir):
             np.testing.assert_array_equal(record["pixels_per_class"], counts)
 
 
-def test_pixels_decode_as_tensorflow_datasets_decodes_them():
+@pytest.mark.parametrize("has_label", [True, False])
+def test_records_are_what_tensorflow_datasets_makes_of_the_features(has_label):
     rng = np.random.default_rng(0)
     features = records.features()
     volume = volume_io.Volume(
         rng.integers(-32768, 32767, (2, 5, 7), np.int16), np.diag([0.4, 0.5, 5, 1]), "RAS"
     )
-    label = rng.integers(0, 6, (2, 5, 7), np.uint8)
-    labelled = volume_io.LabelledVolume("volume", "patient", volume, label)
-    for number, record in enumerate(records.slices_of(labelled)):
-        serialised = features.serialize_example(record)
-        expected = features.deserialize_example_np(serialised)
+    label = rng.integers(0, 6, (2, 5, 7), np.uint8) * has_label
+    labelled = volume_io.LabelledVolume(
+        "volume",
+        "patient",
+        volume,
+        label,
+        has_label=has_label,
+        case_label="" if has_label else "nobleed",
+        spacing_known=not has_label,
+    )
+    for number, serialised in enumerate(records.examples_of(compress(labelled))):
+        counts = [(label[number] == value).sum() * has_label for value in range(6)]
+        record = {
+            "image": volume.hu[number],
+            "label": label[number],
+            "volume_id": "volume",
+            "patient_id": "patient",
+            "slice_index": np.int32(number),
+            "num_slices": np.int32(2),
+            "spacing_mm": np.array([0.4, 0.5, 5.0]),
+            "affine": volume.affine,
+            "stored_axcodes": "RAS",
+            "pixels_per_class": np.array(counts, np.int64),
+            "has_label": has_label,
+            "case_label": "" if has_label else "nobleed",
+            "spacing_known": not has_label,
+        }
+        theirs = features.deserialize_example_np(features.serialize_example(record))
+        ours = features.deserialize_example_np(serialised)
+        assert ours.keys() == theirs.keys()
+        for name, value in theirs.items():
+            assert np.asarray(ours[name]).dtype == np.asarray(value).dtype
+            np.testing.assert_array_equal(ours[name], value)
         image, mask = records.decode_pixels(tf.constant(serialised))
-        np.testing.assert_array_equal(image, expected["image"])
         np.testing.assert_array_equal(image, volume.hu[number])
-        np.testing.assert_array_equal(mask, expected["label"])
         np.testing.assert_array_equal(mask, label[number])
+
+
+def test_volumes_without_labels_come_back_so():
+    volume = volume_io.Volume(np.ones((2, 3, 4), np.int16), np.eye(4), "LPS")
+    labelled = volume_io.LabelledVolume(
+        "v", "p", volume, np.zeros((2, 3, 4), np.uint8), False, "anybleed", False
+    )
+    features = records.features()
+    decoded = map(features.deserialize_example_np, records.examples_of(compress(labelled)))
+    again = records.volume_of(decoded)
+    assert (again.has_label, again.case_label, again.spacing_known) == (False, "anybleed", False)
+    assert not again.pixels_per_class.any()
 
 
 def test_incomplete_and_mixed_volumes_are_refused(records_of):

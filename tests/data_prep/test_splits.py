@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from collections import Counter
 
@@ -117,23 +118,61 @@ def test_official_takes_validation_from_training_by_patient(seed):
     assert not patients["train"] & patients["validation"]
 
 
-def test_default_rule_follows_the_names():
-    ids = [fact.case.volume_id for fact in official_facts()]
-    sides = splits.official_sides()
+def given_facts(*given_splits):
+    facts = [facts_of(f"v{number}", f"p{number}", [1]) for number in range(len(given_splits))]
+    return [
+        dataclasses.replace(fact, case=dataclasses.replace(fact.case, given_split=split))
+        for fact, split in zip(facts, given_splits, strict=True)
+    ]
 
-    def method(given):
-        return splits.default_rule(given).metadata["method"]
 
-    assert method(ids) == "official"
-    assert method(ids[:50]) == "official"
-    assert method(sorted(sides["train"])) == "patient"
-    assert method([*ids, "ID_a_ID_b"]) == "patient"
+def test_default_rule_follows_the_source():
+    cases = [fact.case for fact in official_facts()]
+    train = [case for case in cases if case.volume_id in splits.official_sides()["train"]]
+    given = [fact.case for fact in given_facts("train", "validation", "test")]
+    stranger = facts_of("ID_a_ID_b", "ID_a").case
+
+    def method(cases):
+        return splits.default_rule(cases).metadata["method"]
+
+    assert method(cases) == "official"
+    assert method(cases[:50]) == "official"
+    assert method(train) == "patient"
+    assert method([*cases, stranger]) == "patient"
+    assert method(given) == "given"
+    assert method([*given, stranger]) == "patient"
+    assert method(given[:2]) == "patient"
+
+
+def test_the_sources_own_division_is_kept():
+    facts = given_facts("test", "train", "validation", "train")
+    divided = splits.split_cases(facts, splits.parse("given"), 0)
+    assert {split: [f.case.volume_id for f in cases] for split, cases in divided.items()} == {
+        "train": ["v1", "v3"],
+        "validation": ["v2"],
+        "test": ["v0"],
+    }
+    with pytest.raises(UserError, match="--split given: the source does not say where v3 belongs"):
+        splits.split_cases(
+            given_facts("test", "train", "validation", None), splits.parse("given"), 0
+        )
+    with pytest.raises(UserError, match="--split given: the source has nothing for test"):
+        splits.split_cases(given_facts("train", "validation"), splits.parse("given"), 0)
+
+
+def test_leaks_are_told():
+    facts = given_facts("train", "validation", "test")
+    assert splits.leak_warning(splits.split_cases(facts, splits.parse("given"), 0)) is None
+    leaking = [dataclasses.replace(facts[0].case, patient_id="p1"), *(f.case for f in facts[1:])]
+    facts = [dataclasses.replace(f, case=c) for f, c in zip(facts, leaking, strict=True)]
+    warning = splits.leak_warning(splits.split_cases(facts, splits.parse("given"), 0))
+    assert warning and warning.startswith("warning: 1 of 2 patients are in several splits")
 
 
 def test_kfold_tests_and_validates_every_patient_once():
     facts = bhsd_like(43, 1)
     classes_of = splits.classes_of_patients(facts)
-    seen = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
     for fold in range(5):
         divided = splits.split_cases(facts, splits.parse(f"kfold:5/{fold}"), 7)
         patients = {
@@ -159,10 +198,11 @@ def test_slices_are_dealt_out_one_by_one():
     for cases in divided.values():
         for fact in cases:
             assert fact.shape == (1, 8, 8)
-            assert fact.pixels_per_class[:, 1].tolist() == [1 - fact.case.slice_index]
+            is_first = fact.case.slice_index == 0
+            assert fact.pixels_per_class[:, 1].tolist() == [is_first]
     patients = {split: {fact.case.patient_id for fact in divided[split]} for split in SPLIT_NAMES}
     assert patients["train"] & patients["test"]
-    assert "remembered" in rule.warning
+    assert "remembered" in (splits.leak_warning(divided) or "")
     other = splits.split_cases(facts, rule, 4)
     assert [fact.case.volume_id for fact in other["test"]] != ids[-5:]
     with pytest.raises(UserError, match="--split slice: 2 slices are too few"):
@@ -193,7 +233,10 @@ def test_a_listing_of_ones_own_is_followed(tmp_path):
 @pytest.mark.parametrize(
     ("lists", "message"),
     [
-        ({"train": ["p0000", "p0001"], "validation": ["p0002"], "test": []}, "under 'test'"),
+        (
+            {"train": ["p0000", "p0001"], "validation": ["p0002"], "test": []},
+            "listed under test: add one",
+        ),
         ({"train": ["p0000"], "validation": ["p0001"], "test": []}, "v0002_0 is not listed: add"),
         (
             {"train": ["v0000_0"], "validation": ["v0000_1", "p0001"], "test": ["p0002"]},
@@ -244,6 +287,7 @@ def test_impossible_splits_are_told():
         ("kfold:2/0", "folds from 3 up"),
         ("kfold:5", "--split kfold:5: give official, patient"),
         ("patients", "--split patients: give official, patient"),
+        ("given:train", "--split given:train: give official, patient"),
         ("official:0.2", "--split official:0.2: give official, patient"),
     ],
 )

@@ -29,7 +29,7 @@ def small_config(**changes) -> ConfigDict:
 
 
 def init(model, size: int = 16, channels: int = 3):
-    return model.init(jax.random.key(0), jnp.zeros((1, size, size, channels)))
+    return jax.jit(model.init)(jax.random.key(0), jnp.zeros((1, size, size, channels)))
 
 
 def test_full_size_has_the_original_s_parameters():

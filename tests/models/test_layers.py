@@ -19,6 +19,28 @@ def test_dropout_drops_its_rate_and_keeps_the_mean():
     assert (y[0] != y[1]).any()
 
 
+def test_dropout_s_masks_are_unrelated():
+    """Correlations over shifts in space, over channels, examples and keys stay within noise."""
+    x = jnp.ones((2, 64, 64, 16))
+    masks = [
+        np.asarray(dropout(x, 0.5, jax.random.split(jax.random.key(i), 2))) - 1 for i in (0, 1)
+    ]
+    first, second = masks[0]
+    pairs = {
+        "examples": (first, second),
+        "keys": (first, masks[1][0]),
+        "rows": (first[1:], first[:-1]),
+        "columns": (first[:, 1:], first[:, :-1]),
+        "diagonal": (first[1:, 1:], first[:-1, :-1]),
+        "channels": (first[..., 1:], first[..., :-1]),
+        "half a map": (first[32:], first[:32]),
+    }
+    for name, (a, b) in pairs.items():
+        assert abs((a * b).mean()) < 5 / np.sqrt(a.size), name
+    per_channel = (first > 0).mean(axis=(0, 1))
+    np.testing.assert_allclose(per_channel, 0.5, atol=5 * 0.5 / 64)
+
+
 def test_dropout_of_rate_zero_costs_nothing():
     x = jnp.ones((2, 8, 8, 4))
     keys = jax.random.split(jax.random.key(0), 2)

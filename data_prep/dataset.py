@@ -1,0 +1,105 @@
+"""Reads converted datasets back: record by record, and volume by volume."""
+
+import functools
+import hashlib
+import os
+import zlib
+from collections.abc import Iterable, Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from etils import epath
+from tqdm import tqdm
+
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.errors import UserError
+from mbh_jax.volume_io import LabelledVolume
+
+Record = dict[str, Any]
+"""A decoded record: the features of `mbh_jax.data.records` as NumPy arrays, ints and bytes."""
+
+
+def read_bytes(index: SliceIndex, example: int) -> bytes:
+    """The serialised record of an example."""
+    with epath.Path(index.paths[index.file[example]]).open("rb") as stream:
+        stream.seek(int(index.offset[example]))
+        return stream.read(int(index.length[example]))
+
+
+def read_record(index: SliceIndex, example: int) -> Record:
+    """Decodes the record of an example.
+
+    Raises:
+        UserError: if it is damaged.
+    """
+    try:
+        record = _features().deserialize_example_np(read_bytes(index, example))
+        if any(value is None for value in record.values()):
+            raise ValueError("a feature is missing")
+        return record
+    except decoding_errors():
+        raise UserError(
+            f"{index.paths[index.file[example]]}: damaged record of example {example} "
+            f"({index.describe(example)}): convert again"
+        ) from None
+
+
+def read_volume(index: SliceIndex, number: int) -> LabelledVolume:
+    """Puts volume `number` of the index together.
+
+    Raises:
+        UserError: if a record is damaged, or not the one that the index says.
+    """
+    slices = [read_record(index, int(row)) for row in np.flatnonzero(index.volume == number)]
+    try:
+        return _records().volume_of(slices)
+    except ValueError as error:
+        volume_id = index.volumes[number].volume_id
+        raise UserError(
+            f"{index.directory}: volume {volume_id} is not whole ({error}): convert again"
+        ) from None
+
+
+def read_volumes(
+    index: SliceIndex, what: str, numbers: Iterable[int] | None = None
+) -> Iterator[tuple[int, LabelledVolume]]:
+    """Yields volumes (all unless `numbers` are given) under a progress bar named `what`."""
+    chosen = list(range(len(index.volumes)) if numbers is None else numbers)
+    for number in progress(chosen, what):
+        yield number, read_volume(index, number)
+
+
+def pixels_sha256(labelled: LabelledVolume) -> str:
+    """SHA-256 (hex) of a volume's HU as little-endian int16 and its labels, slice by slice."""
+    pixels = np.ascontiguousarray(labelled.volume.hu, "<i2").tobytes()
+    return hashlib.sha256(pixels + labelled.label.tobytes()).hexdigest()
+
+
+def progress(numbers: Iterable[int], what: str) -> tqdm:
+    """A progress bar over volumes, on a terminal only."""
+    return tqdm(numbers, desc=what, unit="volume", leave=False, disable=None)
+
+
+@functools.cache
+def decoding_errors() -> tuple[type[Exception], ...]:
+    """What decoding a damaged record can raise."""
+    _records()
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+
+    return (tf.errors.OpError, DecodeError, zlib.error, ValueError, KeyError, TypeError)
+
+
+def _records() -> ModuleType:
+    # Here and not above, so that a wrong path is told without waiting for TensorFlow.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    from mbh_jax.data import records
+
+    return records
+
+
+@functools.cache
+def _features() -> Any:
+    return _records().features()

@@ -1,0 +1,251 @@
+"""Cases of a source: where a volume's voxels are, whose it is, and how it is read.
+
+Everything read from a case is a function of the case alone, so that cases may be read in any order
+and by any process.
+"""
+
+import dataclasses
+import functools
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.sources import png
+from data_prep.sources.files import SourceFile
+from data_prep.sources.png import PngImage, PngMask
+from mbh_jax import volume_io
+from mbh_jax.errors import UserError
+from mbh_jax.volume_io import Header, LabelledVolume, Volume
+
+_BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
+_SAME_PLACE_MM = 0.01
+"""Two affines that put every voxel this close count as equal."""
+
+
+@dataclass(frozen=True)
+class NiftiLabel:
+    """Label volumes of one image, one an annotator; of several, the majority counts.
+
+    Attributes:
+        files: at least one.
+        value_of: our label for each value in the files; as it is if empty.
+    """
+
+    files: tuple[SourceFile, ...]
+    value_of: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One volume: its image, its label and whose it is.
+
+    With `slice_index` (0 the most inferior) it is that one slice, see `cut_to_slices`.
+
+    Attributes:
+        label: None if it has no voxel labels.
+        case_label: what is known of an unlabelled volume as a whole: "anybleed" or "nobleed".
+        given_split: the split that the source itself puts it in, if it does.
+    """
+
+    volume_id: str
+    patient_id: str
+    image: SourceFile | PngImage
+    label: SourceFile | NiftiLabel | PngMask | None
+    slice_index: int | None = None
+    case_label: str = ""
+    given_split: str | None = None
+
+
+class BadCase(NamedTuple):
+    """A case that cannot be used, and why in one line."""
+
+    volume_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """All cases of a source, by volume id.
+
+    Attributes:
+        name: file or folder name, without its path.
+        layout: how its files are laid out.
+        cases: those whose files are there.
+        bad_cases: those whose files are not.
+    """
+
+    name: str
+    layout: str
+    cases: tuple[Case, ...]
+    bad_cases: tuple[BadCase, ...] = ()
+
+
+@dataclass(frozen=True)
+class CaseFacts:
+    """What is known of a case once it has been read and checked.
+
+    Attributes:
+        shape: slices, rows, columns in the program's orientation.
+        pixels_per_class: (slices, classes) int64; zeros without voxel labels.
+        notes: what is worth saying about it.
+    """
+
+    case: Case
+    shape: tuple[int, int, int]
+    pixels_per_class: np.ndarray
+    notes: tuple[str, ...]
+
+
+def patient_of(volume_id: str) -> str:
+    """The patient of a volume: the first ID of BHSD's `ID_x_ID_y`, else the volume itself."""
+    match = _BHSD_NAME.match(volume_id)
+    return match[1] if match else volume_id
+
+
+def read_facts(case: Case) -> CaseFacts:
+    """Reads a case whole, to check it.
+
+    Raises:
+        UserError: as `read_case`.
+    """
+    labelled, notes = _read(case)
+    slices, rows, columns = labelled.volume.hu.shape
+    return CaseFacts(case, (slices, rows, columns), labelled.pixels_per_class, notes)
+
+
+def read_case(case: Case) -> LabelledVolume:
+    """Reads a case whole, in the program's orientation.
+
+    Raises:
+        UserError: naming the file that cannot be read, does not fit its partner or cannot be a CT.
+    """
+    if case.slice_index is not None:
+        return _read_slice(case, case.slice_index)
+    labelled, _ = _read(case)
+    return labelled
+
+
+def cut_to_slices(facts: CaseFacts) -> list[CaseFacts]:
+    """A case for each slice of a case: volumes of one slice, with the place and spacing it had."""
+    _, rows, columns = facts.shape
+    return [
+        CaseFacts(
+            dataclasses.replace(
+                facts.case,
+                volume_id=f"{facts.case.volume_id}_slice_{slice_index:03d}",
+                slice_index=slice_index,
+            ),
+            (1, rows, columns),
+            facts.pixels_per_class[slice_index : slice_index + 1],
+            facts.notes,
+        )
+        for slice_index in range(facts.shape[0])
+    ]
+
+
+def whole_volume(case: Case) -> Case:
+    """The volume that a case of one slice was cut from; equal for all slices of a volume."""
+    return dataclasses.replace(case, volume_id="", slice_index=None)
+
+
+def _read_slice(case: Case, slice_index: int) -> LabelledVolume:
+    labelled = _read_kept(whole_volume(case))
+    to_slice = np.eye(4)
+    to_slice[2, 3] = slice_index
+    return dataclasses.replace(
+        labelled,
+        volume_id=case.volume_id,
+        volume=Volume(
+            labelled.volume.hu[slice_index : slice_index + 1],
+            labelled.volume.affine @ to_slice,
+            labelled.volume.stored_axcodes,
+        ),
+        label=labelled.label[slice_index : slice_index + 1],
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def _read_kept(case: Case) -> LabelledVolume:
+    """`read_case`, kept for the next slice of the same volume."""
+    return read_case(case)
+
+
+def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
+    """A whole case and its notes."""
+    if isinstance(case.image, PngImage):
+        volume, notes = png.read_image(case.image)
+        header = None
+    else:
+        with case.image.open() as stream:
+            header = volume_io.read_header(stream, case.image.name)
+        with case.image.open() as stream:
+            volume, notes = volume_io.read_volume(stream, case.image.name), ()
+    low, high = int(volume.hu.min()), int(volume.hu.max())
+    if low == high:
+        raise UserError(
+            f"{case.image.name}: all voxels are {low}: give the CT in HU, or remove the case"
+        )
+    if case.label is None:
+        label = np.zeros(volume.hu.shape, np.uint8)
+    elif isinstance(case.label, PngMask):
+        label = png.read_mask(case.label, (volume.hu.shape[1], volume.hu.shape[2]))
+    else:
+        assert header is not None
+        label, label_notes = _read_nifti_label(case.label, header)
+        notes = (*notes, *label_notes)
+    return (
+        LabelledVolume(
+            case.volume_id,
+            case.patient_id,
+            volume,
+            label,
+            has_label=case.label is not None,
+            case_label=case.case_label,
+            spacing_known=not isinstance(case.image, PngImage),
+        ),
+        notes,
+    )
+
+
+def _read_nifti_label(
+    source: SourceFile | NiftiLabel, image: Header
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    nifti_label = NiftiLabel((source,)) if isinstance(source, SourceFile) else source
+    labels, notes = [], []
+    for file in nifti_label.files:
+        with file.open() as stream:
+            label, header = volume_io.read_label_like(stream, image, file.name)
+        labels.append(label)
+        distance_mm = volume_io.affine_distance_mm(image.affine, header.affine, image.shape)
+        if distance_mm > _SAME_PLACE_MM:
+            notes.append(
+                f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
+                f"({image.axcodes} and {header.axcodes}): the image's is kept"
+            )
+    label = labels[0] if len(labels) == 1 else majority(labels)
+    if nifti_label.value_of:
+        if label.max() >= len(nifti_label.value_of):
+            raise UserError(
+                f"{nifti_label.files[0].name}: label value {label.max()} is not in dataset.json: "
+                "add it under 'labels'"
+            )
+        label = np.asarray(nifti_label.value_of, np.uint8)[label]
+    return label, tuple(dict.fromkeys(notes))
+
+
+def majority(labels: list[np.ndarray]) -> np.ndarray:
+    """The label that most annotators give each voxel; of equals the smallest, so background first.
+
+    Args:
+        labels: uint8 arrays of one shape.
+    """
+    votes = np.zeros(labels[0].shape, np.uint8)
+    winner = np.zeros(labels[0].shape, np.uint8)
+    for value in range(1 + max(int(label.max()) for label in labels)):
+        count = np.sum([label == value for label in labels], axis=0, dtype=np.uint8)
+        more = count > votes
+        winner[more] = value
+        np.maximum(votes, count, out=votes)
+    return winner

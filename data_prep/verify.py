@@ -1,0 +1,177 @@
+"""Checks a converted dataset, and says case by case what is wrong with it.
+
+    python -m data_prep.verify data/bhsd
+
+reads every record: checksums, decoding, label range, geometry, slice order, splits that share a
+patient or a slice, and volumes that look odd. Ends with exit code 0 if the dataset is fit for
+training (warnings may remain) and 1 if it is not.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import itertools
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from etils import epath
+
+from data_prep import checks, dataset
+from data_prep.checks import Finding
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.reporting import files
+from mbh_jax.volume_io import LabelledVolume, Volume
+
+_FRAME_HEADER_BYTES, _FRAME_FOOTER_BYTES = 12, 4
+
+
+def verify(index: SliceIndex) -> list[Finding]:
+    """Everything that is wrong with a dataset, by case."""
+    findings = [*checksum_findings(index), *place_findings(index)]
+    hashes: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for number in dataset.progress(range(len(index.volumes)), "volumes"):
+        findings += _volume_findings(index, number, hashes)
+    counts = np.stack(
+        [
+            index.pixels_per_class[index.volume == number].sum(axis=0)
+            for number in range(len(index.volumes))
+        ]
+    )
+    findings += checks.split_findings(index.volumes, counts, index.split_method["method"])
+    findings += checks.duplicate_findings(index.volumes, hashes)
+    return sorted(findings)
+
+
+def checksum_findings(index: SliceIndex) -> Iterator[Finding]:
+    """Records whose TFRecord checksums (of length and payload) are wrong."""
+    for number, path in enumerate(index.paths):
+        if not _is_sound(path):
+            for example in np.flatnonzero(index.file == number):
+                if not _frame_is_sound(index, int(example)):
+                    message = f"slice {index.slice_index[example]}: its record fails its checksum"
+                    volume_id = index.volumes[index.volume[example]].volume_id
+                    yield Finding(volume_id, "checksum", message, fatal=True)
+
+
+def place_findings(index: SliceIndex) -> Iterator[Finding]:
+    """Volumes whose records lie in the files of another split than metadata.json says."""
+    for number, info in enumerate(index.volumes):
+        names = {index.files[file] for file in index.file[index.volume == number]}
+        for name in sorted(names):
+            if f"-{info.split}.tfrecord-" not in name:
+                message = f"records in {name}, but metadata.json says {info.split}"
+                yield Finding(info.volume_id, "split", message, fatal=True)
+
+
+def _is_sound(path: str) -> bool:
+    dataset.decoding_errors()  # TensorFlow is told to be quiet before it is first imported.
+    import tensorflow as tf
+
+    try:
+        for _ in tf.data.TFRecordDataset(path):
+            pass
+    except tf.errors.DataLossError:
+        return False
+    return True
+
+
+def _frame_is_sound(index: SliceIndex, example: int) -> bool:
+    start = int(index.offset[example]) - _FRAME_HEADER_BYTES
+    size = _FRAME_HEADER_BYTES + int(index.length[example]) + _FRAME_FOOTER_BYTES
+    with epath.Path(index.paths[index.file[example]]).open("rb") as stream:
+        stream.seek(start)
+        frame = stream.read(size)
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(frame)
+        file.flush()
+        return _is_sound(file.name)
+
+
+def _volume_findings(
+    index: SliceIndex, number: int, hashes: dict[str, list[tuple[int, int]]]
+) -> Iterator[Finding]:
+    """Checks the records of a volume, and adds its slices to `hashes`."""
+    info = index.volumes[number]
+    records = []
+    examples = np.flatnonzero(index.volume == number)
+    for example in examples:
+        try:
+            records.append(dataset.read_record(index, int(example)))
+        except UserError:
+            message = f"slice {index.slice_index[example]}: its record cannot be decoded"
+            yield Finding(info.volume_id, "decoding", message, fatal=True)
+    if len(records) < info.num_slices:
+        return
+    mismatches = list(checks.record_findings(info, index.pixels_per_class[examples], records))
+    yield from mismatches
+    for record in records:
+        image = record["image"]
+        if image.min() < image.max():
+            pixels = hashlib.blake2b(image.tobytes(), digest_size=16).hexdigest()
+            hashes[pixels].append((number, int(record["slice_index"])))
+    if any(finding.check in ("shape", "slice order") for finding in mismatches):
+        return
+    labelled = LabelledVolume(
+        info.volume_id,
+        info.patient_id,
+        Volume(np.stack([r["image"] for r in records]), info.affine, info.stored_axcodes),
+        np.stack([r["label"] for r in records]),
+        has_label=info.has_label,
+        case_label=info.case_label,
+        spacing_known=info.spacing_known,
+    )
+    if dataset.pixels_sha256(labelled) != info.sha256:
+        message = "pixels are not those that were converted"
+        yield Finding(info.volume_id, "checksum", message, fatal=True)
+    yield from checks.volume_findings(labelled, index.split_method["method"] == "slice")
+
+
+def report(findings: Iterable[Finding]) -> str:
+    """Findings as text, grouped by case."""
+    lines = []
+    for case, of_case in itertools.groupby(findings, key=lambda finding: finding.case):
+        lines.append(case)
+        for finding in of_case:
+            kind = "error" if finding.fatal else "warning"
+            lines.append(f"  {kind}: {finding.check}: {finding.message}")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.verify", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("dataset", help="such as data/bhsd")
+    parser.add_argument("--report", type=Path, help="write the findings as JSON there, too")
+    options = parser.parse_args(arguments)
+    with one_line_errors():
+        index = SliceIndex.load(options.dataset)
+        findings = verify(index)
+        num_errors = sum(finding.fatal for finding in findings)
+        num_warnings = len(findings) - num_errors
+        if findings:
+            print(report(findings))
+        if options.report:
+            content = {
+                "dataset": str(options.dataset),
+                "fingerprint": index.fingerprint,
+                "fit": num_errors == 0,
+                "findings": [dataclasses.asdict(finding) for finding in findings],
+            }
+            files.write_json(options.report, content)
+            print(f"written to {options.report}")
+        print(
+            f"{len(index.volumes)} volumes, {len(index)} slices: {num_errors} errors, "
+            f"{num_warnings} warnings: {'not fit' if num_errors else 'fit'} for training"
+        )
+    if num_errors:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main()

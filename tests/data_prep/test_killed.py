@@ -1,0 +1,199 @@
+"""Conversions in their own processes: with workers, killed, interrupted, and out of disk."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tiny_ct import write_tiny_source
+
+from data_prep import build_tfrecords
+from data_prep.workers import worker_processes
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.errors import UserError
+
+
+def files_of(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def start(source, output, *arguments):
+    """The command in a process group of its own, with two workers."""
+    command = [sys.executable, "-m", "data_prep.build_tfrecords", "--workers", "2"]
+    return subprocess.Popen(
+        [*command, "--source", str(source), "--output", str(output), *arguments],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+
+
+def wait_for(pattern, output, process):
+    """Waits until a file of this pattern is there, or the process has ended."""
+    while process.poll() is None and not any(output.glob(pattern)):
+        time.sleep(0.005)
+
+
+def wait_for_workers(process):
+    """Waits until no process of a group that has lost its parent is left."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.05)
+    raise AssertionError("workers go on")
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_tiny_source(tmp_path_factory.mktemp("killed") / "source", 12, size=256)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source, tmp_path_factory):
+    output = tmp_path_factory.mktemp("undisturbed")
+    build_tfrecords.build(source, output)
+    return files_of(output)
+
+
+def test_any_number_of_workers_writes_the_same_bytes(source, undisturbed, tmp_path):
+    build_tfrecords.build(source, tmp_path, workers=3)
+    assert files_of(tmp_path) == undisturbed
+
+
+def check_killed(source, output, undisturbed, pattern, delay_s):
+    """Kills a conversion some time after a file is there; says whether it was before its end."""
+    process = start(source, output)
+    wait_for(pattern, output, process)
+    time.sleep(delay_s)
+    process.kill()
+    process.communicate()
+    wait_for_workers(process)
+    if (output / "head_ct").exists():
+        shown = {name: b for name, b in files_of(output).items() if name.startswith("head_ct/")}
+        assert shown == undisturbed
+        shutil.rmtree(output / "head_ct")
+        return False
+    with pytest.raises(UserError, match="no dataset there"):
+        SliceIndex.load(output)
+    return True
+
+
+def test_killed_while_writing_and_run_again(source, undisturbed, tmp_path):
+    pattern = ".incomplete-*/new/**/*.tfrecord*"
+    assert check_killed(source, tmp_path, undisturbed, pattern, 0)
+    assert any(tmp_path.iterdir())  # What it left is in the next one's way.
+    build_tfrecords.build(source, tmp_path)
+    assert files_of(tmp_path) == undisturbed
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_run_again(source, undisturbed, tmp_path):
+    rng = random.Random(0)
+    patterns = [".incomplete-*", ".incomplete-*/new/head_ct", ".incomplete-*/new/**/*.json"]
+    was_killed = [
+        check_killed(source, tmp_path, undisturbed, rng.choice(patterns), rng.random() * 0.6)
+        for _ in range(10)
+    ]
+    assert any(was_killed)
+    build_tfrecords.build(source, tmp_path)
+    assert files_of(tmp_path) == undisturbed
+
+
+def test_a_dataset_outlives_a_killed_replacement(source, undisturbed, tmp_path):
+    build_tfrecords.build(source, tmp_path)
+    other = write_tiny_source(tmp_path / "other", 4)
+    process = start(other, tmp_path, "--overwrite")
+    wait_for(".incomplete-*/new/**/*.tfrecord*", tmp_path, process)
+    process.kill()
+    process.communicate()
+    assert files_of(tmp_path / "head_ct") == {
+        name.removeprefix("head_ct/"): content for name, content in undisturbed.items()
+    }
+
+
+def test_ctrl_c_ends_in_one_line_and_leaves_nothing(source, tmp_path):
+    output = tmp_path / "output"
+    process = start(source, output)
+    wait_for(".incomplete-*/new", output, process)
+    os.killpg(process.pid, signal.SIGINT)  # As a terminal does: to workers too.
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "interrupted"
+    assert "Traceback" not in told
+    assert not output.exists()
+    wait_for_workers(process)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(folder)]
+    try:
+        subprocess.run(command, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("mounting a small tmpfs is not allowed here")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_disk_full(source, small_disk):
+    with pytest.raises(UserError, match=rf"{small_disk}: cannot be written \(.*: make room"):
+        build_tfrecords.build(source, small_disk)
+    assert not any(small_disk.iterdir())
+
+
+def divide(number):
+    return 12 // number
+
+
+def end_process(code):
+    os._exit(code)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_map_keeps_the_order_and_raises_in_its_place(workers):
+    with worker_processes(workers) as map_in_order:
+        assert list(map_in_order(divide, range(1, 9))) == [12, 6, 4, 3, 2, 2, 1, 1]
+        results = map_in_order(divide, [3, 0, 4])
+        assert next(results) == 4
+        with pytest.raises(ZeroDivisionError):
+            next(results)
+
+
+def test_few_items_are_under_way():
+    taken = []
+
+    def items():
+        for number in range(1, 100):
+            taken.append(number)
+            yield number
+
+    with worker_processes(2) as map_in_order:
+        results = map_in_order(divide, items())
+        next(results)
+        assert len(taken) == 4
+
+
+def test_a_killed_worker_is_told():
+    with (
+        pytest.raises(UserError, match=r"a worker process was killed, .*fewer --workers than 2"),
+        worker_processes(2) as map_in_order,
+    ):
+        list(map_in_order(end_process, [errno.ENOMEM] * 3))
