@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     config.model.norm = "batch"
 
     config.loss.name = "cross_entropy_dice"
-    config.optimizer.learning_rate = 2e-3
+    config.optimizer.learning_rate = 1.5e-3
     config.optimizer.clip_value = 0.0
     config.optimizer.clip_norm = 1.0
     config.optimizer.schedule = "cosine"
@@ -37,8 +37,8 @@ def get_config() -> ConfigDict:
     config.augment.shift = 0.05
     config.augment.hu_shift_hu = 2.0
 
-    config.train.batch_size = 8
-    config.train.num_epochs = 10
+    config.train.batch_size = 4
+    config.train.num_epochs = 4
     config.train.early_stopping_patience = 0
     config.eval.batch_size = 16
     return config

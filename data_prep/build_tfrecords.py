@@ -17,15 +17,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from data_prep import conversion, sources, splits
+from data_prep import conversion, sources, splits, summary
 from data_prep.sources import BadCase, CaseFacts, Source, png
 from data_prep.workers import MapInOrder, worker_processes
 from mbh_jax.data.index import DATASET_NAME
 from mbh_jax.errors import UserError, one_line_errors
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 _PARTIAL = ".incomplete-"
 """Start of the name of a folder in the output folder where a dataset is made."""
@@ -76,7 +74,8 @@ def build(
     found = sources.open_source(source, layout, options)
     with _workspace(output) as workspace, worker_processes(workers) as map_in_order:
         facts, bad_cases = _examine(found, skip_bad, map_in_order)
-        _tell(found, facts)
+        for remark in summary.remarks(found, facts):
+            print(remark)
         rule = rule or splits.default_rule([fact.case for fact in facts])
         cases = splits.split_cases(facts, rule, seed)
         chosen = split or f"{rule.metadata['method']} (chosen by the volume names)"
@@ -93,7 +92,7 @@ def build(
         }
         version = _write(metadata, cases, workspace, beam_options, map_in_order)
         _replace(target, workspace / "new" / DATASET_NAME, workspace / "old")
-    print(table(cases))
+    print(summary.table(cases))
     for bad in bad_cases:
         print(f"skipped {bad.volume_id}: {bad.reason}")
     print(f"written to {target / version}")
@@ -120,26 +119,6 @@ def _examine(
     if not facts:
         raise UserError(f"no case of {source.name} can be used: {bad_cases[0].reason}")
     return facts, bad_cases
-
-
-def _tell(source: Source, facts: Sequence[CaseFacts]) -> None:
-    """Says what layout was found, and what is worth knowing of the cases."""
-    print(f"{source.name}: layout {source.layout}, {len(facts)} volumes")
-    for fact in facts:
-        for note in fact.notes:
-            print(f"{fact.case.volume_id}: {note}")
-    unlabelled = sum(fact.case.label is None for fact in facts)
-    if unlabelled:
-        print(f"{unlabelled} volumes have no voxel labels: training and evaluation leave them out")
-    healthy = [
-        fact.case.volume_id
-        for fact in facts
-        if fact.case.label is not None and not fact.pixels_per_class[:, list(FOREGROUND)].any()
-    ]
-    if healthy:
-        print(f"{len(healthy)} volumes have labels without blood, such as {healthy[0]}")
-    if any(isinstance(fact.case.image, png.PngImage) for fact in facts):
-        print("PNG has no spacing: pixels count as 1 mm, so that volumes in mL mean nothing here")
 
 
 def _progress(what: str, num_volumes: int) -> tqdm:
@@ -226,36 +205,10 @@ def _replace(target: Path, new: Path, old: Path) -> None:
         target.rename(old)
     try:
         new.rename(target)
-    except OSError:
-        if old.exists():
+    except BaseException:  # Ctrl-C too: the old dataset would go with the workspace.
+        if old.exists() and not target.exists():
             old.rename(target)
         raise
-
-
-def table(cases: Mapping[str, Sequence[CaseFacts]]) -> str:
-    """Patients, volumes and slices of each split, and slices/volumes with each kind of blood."""
-    blood_names = [CLASS_NAMES[label] for label in FOREGROUND]
-    rows = [["split", "patients", "volumes", "slices", "with blood", *blood_names]]
-    for split, facts in cases.items():
-        if not facts:
-            continue
-        present = [fact.pixels_per_class[:, list(FOREGROUND)] > 0 for fact in facts]
-        slices_with = np.sum([slices.sum(axis=0) for slices in present], axis=0)
-        volumes_with = np.sum([slices.any(axis=0) for slices in present], axis=0)
-        totals = (
-            len({fact.case.patient_id for fact in facts}),
-            len(facts),
-            sum(fact.shape[0] for fact in facts),
-            sum(int(slices.any(axis=1).sum()) for slices in present),
-        )
-        classes = [f"{s}/{v}" for s, v in zip(slices_with, volumes_with, strict=True)]
-        rows.append([split, *map(str, totals), *classes])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    ]
-    return "\n".join([*lines, "(under a class: slices/volumes that hold it)"])
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -203,6 +203,7 @@ def record_findings(
     order = [int(record["slice_index"]) for record in records]
     if order != list(range(info.num_slices)):
         yield finding("slice order", f"stored are slices {_shown(order)} of {info.num_slices}")
+        return
     texts = {"volume_id": info.volume_id, "patient_id": info.patient_id}
     for key, expected in texts.items():
         found = {_text(record[key]) for record in records} - {expected}

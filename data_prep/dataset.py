@@ -81,6 +81,21 @@ def progress(numbers: Iterable[int], what: str) -> tqdm:
     return tqdm(numbers, desc=what, unit="volume", leave=False, disable=None)
 
 
+def opens_in_tfds(index: SliceIndex) -> bool:
+    """Whether tensorflow-datasets finds the same files by itself, and our features in them."""
+    features = _features()
+    import tensorflow_datasets as tfds
+    from google.protobuf.json_format import ParseError
+
+    errors = (ParseError, ValueError, KeyError, TypeError, AttributeError, ImportError, OSError)
+    try:
+        info = tfds.builder_from_directory(os.fspath(index.directory)).info
+        files = [name for split in index.split_names for name in info.splits[split].filenames]
+    except errors:
+        return False
+    return repr(info.features) == repr(features) and files == list(index.files)
+
+
 @functools.cache
 def decoding_errors() -> tuple[type[Exception], ...]:
     """What decoding a damaged record can raise."""

@@ -135,7 +135,8 @@ def _attempt(url: str, part: Path) -> None:
                 return
             part.unlink()
             raise _BrokenOffError("what was there was longer than the file") from None
-        if error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        is_busy = error.code == http.HTTPStatus.TOO_MANY_REQUESTS
+        if is_busy or error.code >= http.HTTPStatus.INTERNAL_SERVER_ERROR:
             raise _BrokenOffError(f"HTTP {error.code} {error.reason}") from None
         raise UserError(f"{url}: HTTP {error.code} {error.reason}: give another --url") from None
     except urllib.error.URLError as error:
@@ -151,10 +152,10 @@ def _attempt(url: str, part: Path) -> None:
 
 def _size_of(answer: http.client.HTTPResponse, held: int) -> _Size:
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT:
-        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", answer.headers.get("Content-Range", ""))
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != held:
             raise _BrokenOffError("the server sent another range than it was asked for")
-        return _Size(held, int(match[2]))
+        return _Size(held, None if match[2] == "*" else int(match[2]))
     length = answer.headers.get("Content-Length", "")
     return _Size(0, int(length) if length.isdigit() else None)
 

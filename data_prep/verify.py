@@ -32,6 +32,9 @@ _FRAME_HEADER_BYTES, _FRAME_FOOTER_BYTES = 12, 4
 def verify(index: SliceIndex) -> list[Finding]:
     """Everything that is wrong with a dataset, by case."""
     findings = [*checksum_findings(index), *place_findings(index)]
+    if not dataset.opens_in_tfds(index):
+        message = "features.json or dataset_info.json does not describe the records"
+        findings.append(Finding("dataset", "tensorflow-datasets", message, fatal=True))
     hashes: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number in dataset.progress(range(len(index.volumes)), "volumes"):
         findings += _volume_findings(index, number, hashes)

@@ -7,8 +7,8 @@ set -euo pipefail
 # shellcheck source=launch/venv.sh
 source "$(dirname "$0")/venv.sh" ""
 
-if [ ! -d data/phantom ]; then
-  "$python" -m data_prep.phantom --output data/raw/phantom --num_volumes 40 --seed 0 --size 128 \
+if [ ! -d data/phantom/head_ct ]; then
+  "$python" -m data_prep.phantom --output data/raw/phantom --num_volumes 60 --seed 0 --size 128 \
     --prevalence even --workers 2 --overwrite
   "$python" -m data_prep.build_tfrecords --source data/raw/phantom --output data/phantom
 fi

@@ -33,8 +33,9 @@ class Loss(NamedTuple):
 
 def pixel_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     """Categorical cross-entropy in nats, averaged over the pixels of each example: (B,) float32."""
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label.astype(jnp.int32))
-    return losses.mean(axis=(1, 2))
+    # Of one-hot labels, because the gradient of picking one logit is a scatter, slow on a CPU.
+    truth = jax.nn.one_hot(label, logits.shape[-1], dtype=logits.dtype)
+    return optax.softmax_cross_entropy(logits, truth).mean(axis=(1, 2))
 
 
 def soft_dice_statistics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:

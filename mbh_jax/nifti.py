@@ -35,11 +35,14 @@ class Header:
 
     Attributes:
         shape: voxels along the stored axes (i, j, k).
-        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm.
+        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm; the sform, or the qform where
+            that is not usable.
+        qform: the qform's affine where both are usable.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
+    qform: np.ndarray | None = None
 
     @property
     def axcodes(self) -> str:
@@ -169,9 +172,13 @@ def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: s
         raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
     if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
         raise UserError(f"{name}: shape {shape} is too large for a head CT: check its header")
-    for affine, code in (header.get_sform(coded=True), _qform(header)):
-        if code and affine is not None and _usable(affine):
-            return Header((shape[0], shape[1], shape[2]), np.asarray(affine, np.float64))
+    usable = [
+        np.asarray(affine, np.float64)
+        for affine, code in (header.get_sform(coded=True), _qform(header))
+        if code and affine is not None and _usable(affine)
+    ]
+    if usable:
+        return Header((shape[0], shape[1], shape[2]), *usable)
     raise UserError(
         f"{name}: no usable geometry: neither sform nor qform holds a finite affine with spacing "
         "above zero: restore it in the file"

@@ -12,6 +12,7 @@ An affine here maps voxel (column, row, slice) of the LPS array to RAS+ millimet
 (i, j, k): the array axes are the reverse of the affine's columns.
 """
 
+import functools
 import os
 import tempfile
 from dataclasses import dataclass
@@ -85,7 +86,7 @@ class LabelledVolume:
     case_label: str = ""
     spacing_known: bool = True
 
-    @property
+    @functools.cached_property
     def pixels_per_class(self) -> np.ndarray:
         """Voxels of each class in each slice: (slices, classes) int64; 0 without voxel labels."""
         counts = pixels_per_class(self.label)

@@ -22,6 +22,8 @@ from mbh_jax.volume_io import Header, LabelledVolume, Volume
 _BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
 _SAME_PLACE_MM = 0.01
 """Two affines that put every voxel this close count as equal."""
+_QFORM_TOLERANCE_MM = 0.5
+"""A qform is stored as a quaternion in single precision, and cannot hold a shear."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +183,7 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         with case.image.open() as stream:
             header = volume_io.read_header(stream, case.image.name)
         with case.image.open() as stream:
-            volume, notes = volume_io.read_volume(stream, case.image.name), ()
+            volume, notes = volume_io.read_volume(stream, case.image.name), _header_notes(header)
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if low == high:
         raise UserError(
@@ -207,6 +209,15 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         ),
         notes,
     )
+
+
+def _header_notes(image: Header) -> tuple[str, ...]:
+    if image.qform is None:
+        return ()
+    distance_mm = volume_io.affine_distance_mm(image.affine, image.qform, image.shape)
+    if distance_mm <= _QFORM_TOLERANCE_MM:
+        return ()
+    return (f"sform and qform differ by up to {distance_mm:.1f} mm: the sform is kept",)
 
 
 def _read_nifti_label(

@@ -29,7 +29,7 @@ DATASET_NAME = "head_ct"
 METADATA_FORMAT = 2
 """Version of metadata.json's layout."""
 
-_CONVERT = "python -m data_prep.build_tfrecords --source label_192.zip --output"
+_CONVERT = "python -m data_prep.build_tfrecords --source SCANS --output"
 _FRAME_HEADER = struct.Struct("<Q4x")
 _FRAME_FOOTER_BYTES = 4
 
@@ -120,10 +120,17 @@ class SliceIndex:
                 f"{directory}: written by another version: convert again: {_CONVERT} ... "
                 "--overwrite"
             )
-        volumes = metadata["volumes"]
-        slices_in = [volume["shape"][0] for volume in volumes]
-        split_of_volume = [SPLIT_NAMES.index(volume["split"]) for volume in volumes]
-        counts = [np.asarray(volume["pixels_per_class"], np.int64) for volume in volumes]
+        try:
+            volumes = tuple(_volume_info(volume) for volume in metadata["volumes"])
+            split_of_volume = [SPLIT_NAMES.index(volume.split) for volume in volumes]
+            counts = [np.asarray(v["pixels_per_class"], np.int64) for v in metadata["volumes"]]
+            split_method, digest = metadata["split"], fingerprint(metadata["volumes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{directory / 'metadata.json'}: damaged ({error}): convert again with {_CONVERT} "
+                "... --overwrite"
+            ) from None
+        slices_in = [volume.num_slices for volume in volumes]
         files, file, offset, length = _locate_records(directory)
         if len(file) != sum(slices_in):
             raise UserError(
@@ -132,7 +139,7 @@ class SliceIndex:
             )
         return cls(
             directory=directory,
-            volumes=tuple(_volume_info(volume) for volume in volumes),
+            volumes=volumes,
             split=np.repeat(np.asarray(split_of_volume, np.int32), slices_in),
             volume=np.repeat(np.arange(len(volumes), dtype=np.int32), slices_in),
             slice_index=np.concatenate([np.arange(size, dtype=np.int32) for size in slices_in]),
@@ -141,8 +148,8 @@ class SliceIndex:
             file=file,
             offset=offset,
             length=length,
-            split_method=metadata["split"],
-            fingerprint=fingerprint(volumes),
+            split_method=split_method,
+            fingerprint=digest,
         )
 
     def examples(

@@ -24,8 +24,9 @@ from jax import lax
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 """The one layout that XLA's CPU backend computes fast anywhere; others are slow inside loops."""
 
-TINY_MAP_PIXELS = 256
 TINY_MAP_CHANNELS = 256
+TINY_MAP_PIXELS = 64
+TINY_MAP_PIXELS_BACKWARD = 256
 """Maps of at most so many pixels, between at least so many channels, become matrix products."""
 
 FEW_INPUT_CHANNELS = 16
@@ -43,7 +44,7 @@ ROWS_AT_ONCE = 16
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
     """'same' convolution of x (B, H, W, C) with kernel (k, k, C, F) -> (B, H, W, F)."""
-    if _is_tiny(x, kernel):
+    if _is_tiny(x, kernel, TINY_MAP_PIXELS):
         return _patches_conv(x, kernel, dilation)
     before, after = _same_padding(kernel.shape[0], dilation)
     return _padded_conv(x, kernel, dilation, (before, after))
@@ -59,7 +60,7 @@ def _conv_backward(
     dilation: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
-    if _is_tiny(x, kernel):
+    if _is_tiny(x, kernel, TINY_MAP_PIXELS_BACKWARD):
         return jax.vjp(functools.partial(_patches_conv, dilation=dilation), x, kernel)[1](gradient)
     return _input_gradient(kernel, gradient, dilation), _kernel_gradient(
         x, gradient, kernel.shape[0], dilation
@@ -75,10 +76,10 @@ def _same_padding(kernel_size: int, dilation: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def _is_tiny(x: jax.Array, kernel: jax.Array) -> bool:
+def _is_tiny(x: jax.Array, kernel: jax.Array, pixels: int) -> bool:
+    """Whether a map has at most `pixels` and many channels on both sides."""
     _, height, width, _ = x.shape
-    few_pixels = height * width <= TINY_MAP_PIXELS
-    return few_pixels and min(kernel.shape[2:]) >= TINY_MAP_CHANNELS
+    return height * width <= pixels and min(kernel.shape[2:]) >= TINY_MAP_CHANNELS
 
 
 def _patches_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:

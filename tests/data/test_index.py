@@ -123,7 +123,12 @@ def test_damage_is_told(dataset_copy):
     with pytest.raises(UserError, match=f"{shard.name}: missing"):
         SliceIndex.load(dataset_copy)
     metadata = dataset_copy / "metadata.json"
-    metadata.write_text(metadata.read_text()[:100])
+    whole_text = metadata.read_text()
+    for misspelt in ('"notes"', '"volumes"', '"train"', '"shape"'):
+        metadata.write_text(whole_text.replace(misspelt, '"other"', 1))
+        with pytest.raises(UserError, match=r"metadata\.json: damaged"):
+            SliceIndex.load(dataset_copy)
+    metadata.write_text(whole_text[:100])
     with pytest.raises(UserError, match=r"metadata\.json: damaged"):
         SliceIndex.load(dataset_copy)
     metadata.write_text(json.dumps({"format": 0}))

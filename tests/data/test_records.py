@@ -31,6 +31,7 @@ def test_volumes_come_back_voxel_for_voxel(records_of, tiny_source_dir, tmp_path
         volume_io.write_label(tmp_path / "label.nii.gz", labelled.label, labelled.volume)
         for written, original in (("image", case.image), ("label", case.label)):
             again = nibabel.Nifti1Image.from_filename(tmp_path / f"{written}.nii.gz")
+            assert isinstance(original, sources.SourceFile)
             source = nibabel.Nifti1Image.from_filename(original.path)
             np.testing.assert_array_equal(np.asarray(again.dataobj), np.asarray(source.dataobj))
             np.testing.assert_allclose(again.affine, source.affine, atol=1e-5)

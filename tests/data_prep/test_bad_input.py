@@ -56,6 +56,17 @@ def changed_voxel(value, dtype, of=HU):
     return stored
 
 
+def doubled(source):
+    write_case(source, BAD, IMAGE, MASK)
+    (source / "images" / f"{BAD}.nii").write_bytes(IMAGE)
+
+
+def unreadable(source):
+    write_case(source, BAD, IMAGE, MASK)
+    (source / "images" / f"{BAD}.nii.gz").unlink()
+    (source / "images" / f"{BAD}.nii.gz").symlink_to("/proc/self/mem")
+
+
 NIFTI = {
     "empty file": (with_image(b""), "not a NIfTI file"),
     "text": (with_image(b"no volume at all, and long enough" * 20), "not a NIfTI file"),
@@ -120,21 +131,8 @@ NIFTI = {
         lambda source: (source / "ground truths" / f"{BAD}.nii").write_bytes(MASK),
         "no partner in 'images/'",
     ),
-    "two files of one name": (
-        lambda source: (
-            write_case(source, BAD, IMAGE, MASK),
-            (source / "images" / f"{BAD}.nii").write_bytes(IMAGE),
-        ),
-        "two files for",
-    ),
-    "unreadable file": (
-        lambda source: (
-            write_case(source, BAD, IMAGE, MASK),
-            (source / "images" / f"{BAD}.nii.gz").unlink(),
-            (source / "images" / f"{BAD}.nii.gz").symlink_to("/proc/self/mem"),
-        ),
-        r"cannot be read \(Input/output error\)",
-    ),
+    "two files of one name": (doubled, "two files for"),
+    "unreadable file": (unreadable, r"cannot be read \(Input/output error\)"),
 }
 
 
@@ -308,7 +306,7 @@ def test_a_bad_rgb_map(tmp_path, capsys, text):
     assert "give colours and labels 0 to 5" in told
 
 
-NNUNET = {
+NNUNET: dict[str, tuple[dict[str, bytes | None], str]] = {
     "two channels": ({"imagesTr/a_0001.nii": IMAGE}, "a_0001.nii is not channel 0000"),
     "no channel": ({"imagesTr/a.nii": IMAGE}, "a.nii is not channel 0000"),
     "no dataset.json": ({"dataset.json": None}, "dataset.json is missing.*add it"),
@@ -321,7 +319,7 @@ NNUNET = {
 def test_bad_nnunet_folders(tmp_path, capsys, kind):
     files, message = NNUNET[kind]
     labels = {"background": 0, "EDH": 1, "IPH": 2, "IVH": 3, "SAH": 4, "SDH": 5}
-    good = {
+    good: dict[str, bytes | None] = {
         "imagesTr/b_0000.nii": IMAGE,
         "labelsTr/b.nii": MASK,
         "dataset.json": json.dumps({"labels": labels}).encode(),

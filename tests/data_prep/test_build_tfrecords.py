@@ -107,6 +107,26 @@ def test_an_existing_dataset_stays_until_the_new_one_is_whole(make_source, tmp_p
     assert sorted(path.name for path in output.iterdir()) == ["head_ct", "notes.txt"]
 
 
+@pytest.mark.parametrize("raised", [KeyboardInterrupt(), OSError(errno.EIO, "I/O error")])
+def test_the_old_dataset_is_put_back_if_the_new_one_cannot_take_its_place(
+    make_source, tmp_path, monkeypatch, raised
+):
+    output = tmp_path / "output"
+    build_tfrecords.build(make_source(num_volumes=4), output)
+    before = files_of(output)
+    rename = Path.rename
+
+    def break_off(path, target):
+        if "new" in path.parts:
+            raise raised
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", break_off)
+    with pytest.raises(type(raised)):
+        build_tfrecords.build(tmp_path / "source", output, seed=1, overwrite=True)
+    assert files_of(output) == before
+
+
 def test_many_files_keep_the_order(tiny_source_dir, tiny_dataset_dir, tmp_path, monkeypatch):
     monkeypatch.setattr(builder, "SHARD_SLICES", 10)  # Volumes have 5 or 6 slices.
     build_tfrecords.build(tiny_source_dir, tmp_path)
@@ -317,7 +337,9 @@ def test_real_sample_round_trip(sample_index):
     """Geometry of the records equals what nibabel makes of the source's headers."""
     cases = {c.volume_id: c for c in sources.open_source(SAMPLE / "label_sample.zip").cases}
     for volume in sample_index.volumes:
-        with cases[volume.volume_id].image.open() as stream:
+        image = cases[volume.volume_id].image
+        assert isinstance(image, sources.SourceFile)
+        with image.open() as stream:
             header = nibabel.Nifti1Image.from_bytes(gzip.decompress(stream.read())).header
         assert volume.stored_axcodes == "LAS"
         rows = volume.shape[1]

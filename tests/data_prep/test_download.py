@@ -103,10 +103,10 @@ def test_another_file_of_that_name_is_not_replaced(server, target):
 
 
 def test_goes_on_where_it_broke_off(server, target):
-    server.answer = lambda handler, start: send(handler, start, cut=100_000)
+    server.answer = lambda handler, start: send(handler, start, cut=60_000)
     assert download.download(server.url, target, SHA256)
     assert target.read_bytes() == CONTENT
-    assert server.starts == [0, 100_000, 200_000]
+    assert server.starts == [0, 60_000, 120_000, 180_000, 240_000]
 
 
 def test_a_later_call_goes_on_where_an_earlier_one_stopped(server, target):
@@ -132,9 +132,10 @@ def test_a_part_longer_than_the_file_is_thrown_away(server, target):
     assert server.starts == [len(CONTENT) + 4, 0]
 
 
-def test_a_server_that_ignores_range(server, target):
+@pytest.mark.parametrize("held", [1000, len(CONTENT) + 4])
+def test_a_server_that_ignores_range(server, target, held):
     part_of(target).parent.mkdir()
-    part_of(target).write_bytes(b"x" * 1000)
+    part_of(target).write_bytes(b"x" * held)
     server.answer = lambda handler, start: send(handler, 0)
     assert download.download(server.url, target, SHA256)
     assert target.read_bytes() == CONTENT
@@ -147,6 +148,21 @@ def test_a_server_that_sends_another_range(server, target):
     with pytest.raises(UserError, match=r"broke off .* \(the server sent another range"):
         download.download(server.url, target, SHA256)
     assert part_of(target).read_bytes() == CONTENT[:1000]
+
+
+def test_a_server_that_does_not_say_how_long_the_file_is(server, target):
+    part_of(target).parent.mkdir()
+    part_of(target).write_bytes(CONTENT[:1000])
+
+    def answer(handler, start):
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {start}-{len(CONTENT) - 1}/*")
+        handler.end_headers()
+        handler.wfile.write(CONTENT[start:])
+
+    server.answer = answer
+    assert download.download(server.url, target, SHA256)
+    assert target.read_bytes() == CONTENT
 
 
 def test_a_server_that_promises_more_than_it_has(server, target):
@@ -186,7 +202,7 @@ def test_no_such_file(server, target):
 def test_a_server_in_trouble_is_tried_again(server, target):
     def answer(handler, start):
         if len(server.starts) < 3:
-            handler.send_error(503)
+            handler.send_error(429 if len(server.starts) == 1 else 503)
         else:
             send(handler, start)
 

@@ -197,3 +197,8 @@ def test_a_killed_worker_is_told():
         worker_processes(2) as map_in_order,
     ):
         list(map_in_order(end_process, [errno.ENOMEM] * 3))
+
+
+def test_workers_do_without_tensorflow():
+    program = "import sys, data_prep.conversion; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[2])

@@ -2,6 +2,7 @@ import gzip
 import io
 import zipfile
 
+import nibabel
 import numpy as np
 import pytest
 from tiny_ct import LAS_AFFINE, nifti_bytes, tiny_volume, write_case
@@ -79,6 +80,23 @@ def test_facts_count_pixels_and_note_affines_that_differ(tmp_path):
     np.testing.assert_allclose(last_row_mm, LAS_AFFINE @ [0, 0, 0, 1], atol=1e-5)
 
 
+def test_an_sform_that_is_not_the_qform_is_told_and_kept(tmp_path):
+    hu, label = tiny_volume(0, 5)
+    image = nibabel.Nifti1Image(hu, LAS_AFFINE)
+    image.set_sform(LAS_AFFINE, code=1)
+    image.set_qform(LAS_AFFINE, code=1)
+    write_case(tmp_path, "agree", image.to_bytes(), nifti_bytes(label))
+    moved = LAS_AFFINE.copy()
+    moved[0, 3] += 12
+    image.set_sform(moved, code=1)
+    write_case(tmp_path, "differ", image.to_bytes(), nifti_bytes(label, moved))
+    agree, differ = map(sources.read_facts, sources.open_source(tmp_path).cases)
+    assert agree.notes == ()
+    assert differ.notes == ("sform and qform differ by up to 12.0 mm: the sform is kept",)
+    affine = sources.read_case(differ.case).volume.affine
+    np.testing.assert_allclose(affine @ [0, 63, 0, 1], moved @ [0, 0, 0, 1], atol=1e-4)
+
+
 def test_a_source_must_be_there_and_hold_pairs(make_source, tmp_path):
     with pytest.raises(UserError, match="no such file or folder"):
         sources.open_source(tmp_path / "absent.zip")
@@ -128,7 +146,9 @@ def test_a_damaged_zip_member_is_named(make_source, make_zip):
 def test_a_source_file_can_be_read_twice(make_source, make_zip):
     """Headers are peeked at, which zip members must allow."""
     source = sources.open_source(make_zip(make_source(num_volumes=1)))
-    with source.cases[0].image.open() as stream:
+    image = source.cases[0].image
+    assert isinstance(image, sources.SourceFile)
+    with image.open() as stream:
         first = stream.read()
         stream.seek(0)
         assert stream.read() == first

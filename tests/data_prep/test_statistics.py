@@ -54,6 +54,7 @@ def test_sheared_slices_hold_less_than_the_product_of_spacings(tmp_path):
     affine = LAS_AFFINE.copy()
     affine[:3, 1] = [0, 0.5 * np.cos(angle), 0.5 * np.sin(angle)]
     affine[:3, 2] = [0, 0, 5]
+    voxels = []
     for number in range(3):
         rng = np.random.default_rng(number)
         hu = rng.integers(-1000, 100, (64, 64, 5)).astype(np.int16)
@@ -64,8 +65,11 @@ def test_sheared_slices_hold_less_than_the_product_of_spacings(tmp_path):
             volume.set_qform(None, code=0)
             volume.set_sform(affine, code=1)
         write_case(tmp_path / "source", f"v{number}", image.to_bytes(), mask.to_bytes())
+        voxels.append(int(label.sum()))
     build_tfrecords.build(tmp_path / "source", tmp_path / "dataset")
-    for row in statistics.volume_rows(SliceIndex.load(tmp_path / "dataset")):
+    rows = statistics.volume_rows(SliceIndex.load(tmp_path / "dataset"))
+    for row, held in zip(sorted(rows, key=lambda row: row["volume_id"]), voxels, strict=True):
+        assert row["ml_EDH"] == pytest.approx(held * 1.25e-3 * np.cos(angle))
         assert row["spacing_slice_mm"] == pytest.approx(5)
         assert row["voxel_ul"] == pytest.approx(0.5 * 0.5 * 5 * np.cos(angle))
         assert row["coverage_mm"] == pytest.approx(25 * np.cos(angle))

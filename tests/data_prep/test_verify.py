@@ -142,6 +142,22 @@ def test_a_record_that_lacks_a_feature(dataset_copy):
     assert finding.message == "slice 3: its record cannot be decoded"
 
 
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("features.json", "int16", "int32"),
+        ("features.json", "volume_id", "volume_ix"),
+        ("features.json", "{", "["),
+        ("dataset_info.json", "{SPLIT}", "{SPLAT}"),
+    ],
+)
+def test_what_tensorflow_datasets_could_not_read(dataset_copy, name, old, new):
+    path = dataset_copy / name
+    path.write_text(path.read_text().replace(old, new, 1))
+    (finding,) = found_in(dataset_copy)
+    assert (finding.case, finding.check, finding.fatal) == ("dataset", "tensorflow-datasets", True)
+
+
 def recount(volumes):
     volumes[0]["pixels_per_class"][2][1] += 1
 
@@ -393,6 +409,15 @@ def tiny_labelled(**fields):
 
 def findings_of(labelled):
     return [(f.check, f.message, f.fatal) for f in checks.volume_findings(labelled, False)]
+
+
+def test_heads_without_voxel_labels(heads, tmp_path):
+    source = tmp_path / "source" / "nobleed"
+    shutil.copytree(heads / "images", source)
+    build_tfrecords.build(tmp_path / "source", tmp_path / "output")
+    assert {(f.check, f.message) for f in found_in(tmp_path / "output")} == {
+        ("split", "no volume has EDH, IPH, IVH, SAH, SDH")
+    }
 
 
 def test_what_the_conversion_would_have_refused_is_fatal():

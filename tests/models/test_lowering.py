@@ -52,6 +52,7 @@ SHAPES = [
     (1, 32, 32, 3, 5, 4, 1),  # an even kernel
     (1, 32, 24, 3, 5, 4, 3),
     (2, 8, 8, 256, 256, 3, 1),  # tiny map, many channels
+    (1, 16, 12, 256, 256, 3, 1),  # the same, for the gradients only
     (1, 4, 6, 256, 288, 3, 2),
     (2, 2, 2, 256, 256, 3, 1),
     (2, 8, 12, 10, 12, 3, 1),  # tiny map, few channels

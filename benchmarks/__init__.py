@@ -1,0 +1,1 @@
+"""Measurements of speed and size; results are in RESULTS.md."""

@@ -1,0 +1,54 @@
+"""What a conversion says about a source and about the dataset it made of it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from data_prep.sources import CaseFacts, Source, png
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+
+
+def remarks(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
+    """Lines that say what layout was found, and what is worth knowing of the cases."""
+    yield f"{source.name}: layout {source.layout}, {len(facts)} volumes"
+    for fact in facts:
+        for note in fact.notes:
+            yield f"{fact.case.volume_id}: {note}"
+    unlabelled = sum(fact.case.label is None for fact in facts)
+    if unlabelled:
+        yield f"{unlabelled} volumes have no voxel labels: training and evaluation leave them out"
+    healthy = [
+        fact.case.volume_id
+        for fact in facts
+        if fact.case.label is not None and not fact.pixels_per_class[:, list(FOREGROUND)].any()
+    ]
+    if healthy:
+        yield f"{len(healthy)} volumes have labels without blood, such as {healthy[0]}"
+    if any(isinstance(fact.case.image, png.PngImage) for fact in facts):
+        yield "PNG has no spacing: pixels count as 1 mm, so that volumes in mL mean nothing here"
+
+
+def table(cases: Mapping[str, Sequence[CaseFacts]]) -> str:
+    """Patients, volumes and slices of each split, and slices/volumes with each kind of blood."""
+    blood_names = [CLASS_NAMES[label] for label in FOREGROUND]
+    rows = [["split", "patients", "volumes", "slices", "with blood", *blood_names]]
+    for split, facts in cases.items():
+        if not facts:
+            continue
+        present = [fact.pixels_per_class[:, list(FOREGROUND)] > 0 for fact in facts]
+        slices_with = np.sum([slices.sum(axis=0) for slices in present], axis=0)
+        volumes_with = np.sum([slices.any(axis=0) for slices in present], axis=0)
+        totals = (
+            len({fact.case.patient_id for fact in facts}),
+            len(facts),
+            sum(fact.shape[0] for fact in facts),
+            sum(int(slices.any(axis=1).sum()) for slices in present),
+        )
+        classes = [f"{s}/{v}" for s, v in zip(slices_with, volumes_with, strict=True)]
+        rows.append([split, *map(str, totals), *classes])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    return "\n".join([*lines, "(under a class: slices/volumes that hold it)"])
