@@ -219,8 +219,9 @@ def write(index: SliceIndex, output: Path) -> list[Path]:
         "classes.png": statistics_plots.classes_figure(content["counts"]),
         "hu.png": statistics_plots.hu_figure(histograms),
         "heights.png": statistics_plots.heights_figure(height_shares(index)),
-        "montage.png": statistics_plots.montage_figure(index),
     }
+    if index.pixels_per_class[:, 1:].any():
+        pictures["montage.png"] = statistics_plots.montage_figure(index)
     if any(info.spacing_known for info in index.volumes):
         pictures["blood_ml.png"] = statistics_plots.blood_figure(rows)
         pictures["geometry.png"] = statistics_plots.geometry_figure(rows)

@@ -196,15 +196,20 @@ def geometry_figure(rows: Sequence[VolumeRow]) -> Figure:
 
 
 def montage_figure(index: SliceIndex) -> Figure:
-    """Large, middling and small examples of each kind of blood, in the class colours."""
+    """Large, middling and small examples of each kind of blood, in the class colours.
+
+    The dataset must hold blood.
+    """
     columns = _MONTAGE_COLUMNS
-    figure = Figure(figsize=(2.6 * columns, 2.75 * len(FOREGROUND)), layout="constrained")
+    shown = {value: montage_examples(index, value, columns) for value in FOREGROUND}
+    shown = {value: examples for value, examples in shown.items() if examples}
+    figure = Figure(figsize=(2.6 * columns, 2.75 * len(shown)), layout="constrained")
     figure.set_facecolor(_DARK)
-    grid = figure.subplots(len(FOREGROUND), columns, squeeze=False)
+    grid = figure.subplots(len(shown), columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    for axes_row, value in zip(grid, FOREGROUND, strict=True):
-        for axes, example in zip(axes_row, montage_examples(index, value, columns), strict=False):
+    for axes_row, (value, examples) in zip(grid, shown.items(), strict=True):
+        for axes, example in zip(axes_row, examples, strict=False):
             record = dataset.read_record(index, example)
             info = index.volumes[index.volume[example]]
             spacing_column_mm, spacing_row_mm, _ = info.spacing_mm
@@ -238,8 +243,9 @@ def montage_figure(index: SliceIndex) -> Figure:
 def montage_examples(index: SliceIndex, value: int, number: int) -> list[int]:
     """The slice with most of a class in each of `number` scans, largest to smallest bleed."""
     pixels = index.pixels_per_class[:, value]
-    in_volume = np.bincount(index.volume, pixels, minlength=len(index.volumes))
-    by_size = np.argsort(-in_volume, kind="stable")[: np.count_nonzero(in_volume)]
+    voxel_ml = [volume_io.voxel_volume_ml(info.affine) for info in index.volumes]
+    ml = np.bincount(index.volume, pixels, minlength=len(index.volumes)) * voxel_ml
+    by_size = np.argsort(-ml, kind="stable")[: np.count_nonzero(ml)]
     ranks = np.unique(np.linspace(0, max(len(by_size) - 1, 0), number).astype(int))
     return [
         int(np.flatnonzero(index.volume == volume)[np.argmax(pixels[index.volume == volume])])

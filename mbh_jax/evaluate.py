@@ -112,8 +112,7 @@ def write_tables(
         if choice != usual
     ]
     directory = workdir / "evaluation" / "_".join([split, *unusual])
-    summary = tables.write_evaluation(
-        directory,
+    summary = tables.summarize(
         [index.volumes[v].volume_id for v in volumes],
         confusion,
         voxel_volume_ml=np.array([voxel_volume_ml(index.volumes[v].affine) for v in volumes]),
@@ -129,6 +128,7 @@ def write_tables(
             "config": config.to_dict(),
         },
     )
+    tables.write_evaluation(directory, summary)
     log.info("wrote %s", directory)
     return tables.format_table(summary)
 

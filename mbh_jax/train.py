@@ -6,22 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
 from mbh_jax import config as config_rules
-from mbh_jax import evaluate, metrics, parallel
+from mbh_jax import evaluate, history, parallel
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.data.index import steps_per_epoch
 from mbh_jax.errors import UserError
 from mbh_jax.experiment import Experiment, create_experiment
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.preview import Preview
 from mbh_jax.reporting import plots, writers
 from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
-from mbh_jax.run_record import RunRecord, Sums, add_sums, check_same_network, check_same_run
+from mbh_jax.run_record import RunRecord, add_sums, check_same_network, check_same_run
 from mbh_jax.train_state import TrainState
 
 PyTree = Any
@@ -77,7 +75,7 @@ def train(experiment: Experiment, workdir: Path, saved: Checkpoints) -> None:
             trained = time.monotonic()
             with progress.paused("validation"):
                 rows = evaluate.evaluate_examples(experiment, state.variables, validation_examples)
-                entry = history_entry(experiment, state, record, rows)
+                entry = history.entry(experiment, state, record, rows)
                 entry["train_seconds"] = trained - started
                 entry["validation_seconds"] = time.monotonic() - trained
                 _stop_unless_finite(entry["val_loss"], "validation loss", entry["step"])
@@ -86,7 +84,7 @@ def train(experiment: Experiment, workdir: Path, saved: Checkpoints) -> None:
                 state = apply_plateau_rule(experiment, state, entry["val_loss"])
                 picture = preview.draw(state.variables, record.epoch)
                 report_epoch(workdir, record, events, picture)
-                progress.message(_epoch_line(entry, record.early_stopping.has_improved))
+                progress.message(history.line(entry, record.early_stopping.has_improved))
                 if record.early_stopping.has_improved:
                     saved.save_best(state.variables, entry["step"], entry)
                 save_last(experiment, saved, state, record)
@@ -184,7 +182,7 @@ def train_epoch(
     def fetch(record: RunRecord) -> RunRecord:
         """Adds the sums still on the device to the record's, and checks their loss."""
         recent = add_sums({}, pending)
-        loss = objective(experiment, recent)
+        loss = history.objective(experiment, recent)
         _stop_unless_finite(loss, "loss", step)
         _stop_unless_finite(float(recent["update_norm"]), "size of the updates", step)
         progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
@@ -209,56 +207,10 @@ def train_epoch(
     return state, fetch(record) if pending else record
 
 
-def objective(experiment: Experiment, sums: Sums) -> float:
-    """The loss of statistics added up over examples."""
-    return float(experiment.loss.objective(jax.tree.map(jnp.float32, sums)))
-
-
 def apply_plateau_rule(experiment: Experiment, state: TrainState, val_loss: float) -> TrainState:
     """Tells the plateau rule an epoch's validation loss; it may lower the learning rate."""
     _, plateau = experiment.plateau.update({}, state.plateau, value=val_loss)
     return state.replace(plateau=jax.device_put(plateau, experiment.parallel.replicated))
-
-
-def history_entry(
-    experiment: Experiment, state: TrainState, record: RunRecord, rows: evaluate.Rows
-) -> dict[str, Any]:
-    """What an epoch came to, as plain numbers.
-
-    Args:
-        experiment: loss and schedule.
-        state: after the epoch's last step.
-        record: with the sums of the epoch's training steps.
-        rows: the evaluation of the validation slices.
-
-    Returns:
-        Losses and metrics of training (running over the epoch, with dropout and augmentation, at
-        the network's resolution) and of validation ("val_", after the epoch, Dice at the scan's own
-        matrix). `foreground_dice` is the pooled Dice, the mean of the five kinds of blood.
-    """
-    step = int(state.step)
-    trained, validated = record.sums, evaluate.sum_rows(rows)
-    train_dice = metrics.overlap(trained["confusion"]).dice[list(FOREGROUND)]
-    val_dice = metrics.overlap(validated["native_confusion"]).dice[list(FOREGROUND)]
-    mean_keras_dice = {
-        prefix: float(sums["dice_coef_multiclass"] / sums["examples"])
-        for prefix, sums in (("", trained), ("val_", validated))
-    }
-    return {
-        "epoch": record.epoch + 1,
-        "step": step,
-        "learning_rate": float(experiment.schedule(step - 1) * state.plateau.scale),
-        "loss": objective(experiment, trained),
-        "val_loss": objective(experiment, validated),
-        "dice_coef_multiclass": mean_keras_dice[""],
-        "val_dice_coef_multiclass": mean_keras_dice["val_"],
-        "foreground_dice": _number(float(metrics.mean_of_known(train_dice))),
-        "val_foreground_dice": _number(float(metrics.mean_of_known(val_dice))),
-        **{
-            f"val_dice_{CLASS_NAMES[label]}": _number(float(dice))
-            for label, dice in zip(FOREGROUND, val_dice, strict=True)
-        },
-    }
 
 
 def report_epoch(
@@ -277,28 +229,12 @@ def report_epoch(
         events.image(entry["step"], "validation slices: truth and prediction", picture)
 
 
-def _number(value: float) -> float | None:
-    """A plain float; None, JSON's word for a value that does not exist, for NaN."""
-    return None if math.isnan(value) else value
-
-
 def _stop_unless_finite(loss: float, name: str, step: int) -> None:
     if not math.isfinite(loss):
         raise UserError(
             f"the {name} is not finite ({loss}) at step {step}: the last good checkpoint is kept; "
             "lower optimizer.learning_rate or set optimizer.clip_norm, and give a new --workdir"
         )
-
-
-def _epoch_line(entry: dict[str, Any], improved: bool) -> str:
-    dice = entry["val_foreground_dice"]
-    return (
-        f"epoch {entry['epoch']}: loss {entry['loss']:.4f}, val_loss {entry['val_loss']:.4f}"
-        f"{' (best)' if improved else ''}, foreground Dice "
-        f"{'-' if dice is None else format(dice, '.3f')}, learning rate "
-        f"{entry['learning_rate']:.3g}, {entry['train_seconds']:.0f} + "
-        f"{entry['validation_seconds']:.0f} s"
-    )
 
 
 def _log_setup(

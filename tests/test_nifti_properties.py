@@ -53,7 +53,8 @@ def test_volumes_are_read_as_nibabel_would_turn_them(volume, byte_order, version
         stored, affine, byte_order=byte_order, version=version, qform_only=qform_only
     )
     read = volume_io.read_volume(io.BytesIO(content), "case")
-    canonical = nibabel.as_closest_canonical(nibabel.Nifti1Image(stored, affine))  # RAS
+    image_class = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version]
+    canonical = nibabel.as_closest_canonical(image_class.from_bytes(content))  # RAS
     expected = np.asarray(canonical.dataobj)[::-1, ::-1].transpose(2, 1, 0)
     np.testing.assert_array_equal(read.hu, expected)
     rows, columns = read.hu.shape[1:]
@@ -67,14 +68,15 @@ def test_volumes_are_read_as_nibabel_would_turn_them(volume, byte_order, version
 @given(volume=stored_volumes())
 def test_what_is_written_is_what_was_read(volume):
     stored, affine = volume
-    read = volume_io.read_volume(io.BytesIO(nifti_bytes(stored, affine)), "case")
+    content = nifti_bytes(stored, affine, qform_only=False)
+    read = volume_io.read_volume(io.BytesIO(content), "case")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "written.nii"
         volume_io.write_volume(path, read)
         written = nibabel.Nifti1Image.from_filename(path)
         np.testing.assert_array_equal(np.asarray(written.dataobj), stored)
-        np.testing.assert_allclose(written.affine, affine, atol=1e-3)
+        np.testing.assert_allclose(written.affine, affine, atol=1e-4)
         again = volume_io.read_volume(path)
     np.testing.assert_array_equal(again.hu, read.hu)
-    np.testing.assert_allclose(again.affine, read.affine, atol=1e-3)
+    np.testing.assert_allclose(again.affine, read.affine, atol=1e-4)
     assert again.stored_axcodes == read.stored_axcodes

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax import evaluate, train
+from mbh_jax import evaluate, history, train
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.errors import UserError
 from mbh_jax.experiment import Experiment, create_experiment
@@ -111,8 +111,8 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
 def test_best_checkpoint_is_of_the_lowest_validation_loss(
     config: ConfigDict, undisturbed: Path
 ) -> None:
-    history = json.loads((undisturbed / "history.json").read_text())
-    best = min(history, key=lambda entry: entry["val_loss"])
+    entries = json.loads((undisturbed / "history.json").read_text())
+    best = min(entries, key=lambda entry: entry["val_loss"])
     experiment = create_experiment(config)
     with Checkpoints(undisturbed, experiment.parallel.replicated) as saved:
         restored = saved.restore_variables("best", experiment.template.variables)
@@ -120,7 +120,7 @@ def test_best_checkpoint_is_of_the_lowest_validation_loss(
     rows = evaluate.evaluate_examples(
         experiment, restored.arrays, experiment.index.examples("validation", "all")
     )
-    val_loss = train.objective(experiment, evaluate.sum_rows(rows))
+    val_loss = history.objective(experiment, evaluate.sum_rows(rows))
     assert val_loss == pytest.approx(best["val_loss"], rel=1e-6)
 
 
@@ -225,11 +225,11 @@ def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
     config.train.early_stopping_patience = 2
     config.train.preview_slices = 0
     train.train_and_evaluate(config, tmp_path / "run")
-    history = json.loads((tmp_path / "run" / "history.json").read_text())
-    losses = [entry["val_loss"] for entry in history]
+    entries = json.loads((tmp_path / "run" / "history.json").read_text())
+    losses = [entry["val_loss"] for entry in entries]
     best = int(np.argmin(losses))
-    assert len(history) < 10
-    assert len(history) - 1 - best == 2
+    assert len(entries) < 10
+    assert len(entries) - 1 - best == 2
 
 
 def test_an_epoch_that_ends_on_a_checkpoint_step_keeps_its_record(
@@ -256,8 +256,8 @@ def test_a_best_checkpoint_without_a_whole_state_is_of_no_run(
     config.train.num_epochs = 1
     train.train_and_evaluate(config, workdir)
     (best,) = (workdir / "checkpoints" / "best").iterdir()
-    history = json.loads((workdir / "history.json").read_text())
-    assert best.name == str(history[0]["step"])
+    entries = json.loads((workdir / "history.json").read_text())
+    assert best.name == str(entries[0]["step"])
 
 
 @pytest.mark.parametrize("removed", ["record", "variables", "variables/manifest.ocdbt"])

@@ -97,8 +97,9 @@ class Progress:
         if self._bar is not None:
             self._bar.set_postfix_str(self._describe(), refresh=False)
             self._bar.update(step - self._bar.n)
-        elif step != self._last_line_step and (
-            step == self._total or time.monotonic() - self._last_line_s >= LINE_INTERVAL_S
+        elif (
+            time.monotonic() - self._last_line_s >= LINE_INTERVAL_S
+            or step == self._total != self._last_line_step
         ):
             self._last_line_s = time.monotonic()
             self._last_line_step = step

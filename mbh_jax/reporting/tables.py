@@ -22,8 +22,8 @@ EVALUATION_COLUMNS = (
 _BLOOD = list(FOREGROUND)
 
 
-def _overlap_fields(overlap: Overlap) -> dict[str, np.ndarray]:
-    """Arrays of an overlap under nnU-Net's field names."""
+def _fields(overlap: Overlap, volumes: Volumes) -> dict[str, np.ndarray]:
+    """Arrays (V,K) under nnU-Net's field names, and millilitres."""
     return {
         "Dice": overlap.dice,
         "IoU": overlap.iou,
@@ -33,6 +33,9 @@ def _overlap_fields(overlap: Overlap) -> dict[str, np.ndarray]:
         "TN": overlap.tn,
         "n_pred": overlap.n_pred,
         "n_ref": overlap.n_ref,
+        "pred_ml": volumes.predicted_ml,
+        "ref_ml": volumes.reference_ml,
+        "false_ml": volumes.false_blood_ml,
     }
 
 
@@ -96,10 +99,10 @@ def summarize(
 ) -> Summary:
     """Everything an evaluation found, ready for strict JSON (a value that does not exist is None).
 
-    `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, with one
-    difference: `foreground_mean` is over the classes that have a value, where nnU-Net's becomes
-    NaN if one has none. `per_case`, `present_only` and `pooled` hold the three ways of counting
-    by class name, and say how many cases or classes made each mean.
+    `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, and mL beside
+    them, with one difference: `foreground_mean` is over the classes that have a value, where
+    nnU-Net's becomes NaN if one has none. `per_case`, `present_only` and `pooled` hold the three
+    ways of counting by class name, and say how many cases or classes made each mean.
 
     Args:
         cases: V names.
@@ -113,12 +116,12 @@ def summarize(
         provenance: what else tells this evaluation from another (checkpoint, dataset, ...).
     """
     confusion = np.asarray(confusion, np.int64)
-    fields = _overlap_fields(metrics.overlap(confusion))
+    volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
+    fields = _fields(metrics.overlap(confusion), volumes)
     mean = {
         str(c): {name: metrics.mean_of_known(values[:, c]) for name, values in fields.items()}
         for c in FOREGROUND
     }
-    volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
     summary = {
         "split": split,
         "slices": slices,
@@ -151,52 +154,19 @@ def summarize(
     return files.json_ready(summary)
 
 
-def write_evaluation(
-    directory: str | Path,
-    cases: Sequence[str],
-    confusion: np.ndarray,
-    *,
-    voxel_volume_ml: np.ndarray,
-    cross_entropy: float,
-    dice_coef_multiclass: float,
-    split: str,
-    step: int,
-    slices: str = "all",
-    provenance: Mapping[str, Any] | None = None,
-) -> Summary:
-    """Writes evaluation.csv (a row a case and class) and summary.json; returns the summary.
+def write_evaluation(directory: str | Path, summary: Summary) -> None:
+    """Writes summary.json and evaluation.csv, a row a case and class.
 
-    See `summarize` for arguments and result. In evaluation.csv `false_ml` is the class's share of
-    the case's false blood (`metrics.Volumes`), and a Dice that does not exist is empty.
+    In evaluation.csv `false_ml` is the class's share of the case's false blood
+    (`metrics.Volumes`), and a Dice that does not exist is empty.
     """
-    confusion = np.asarray(confusion, np.int64)
-    summary = summarize(
-        cases,
-        confusion,
-        voxel_volume_ml=voxel_volume_ml,
-        cross_entropy=cross_entropy,
-        dice_coef_multiclass=dice_coef_multiclass,
-        split=split,
-        step=step,
-        slices=slices,
-        provenance=provenance,
-    )
-    volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
     rows = (
-        {
-            "case": case["case"],
-            "class": CLASS_NAMES[c],
-            **case["metrics"][str(c)],
-            "pred_ml": float(volumes.predicted_ml[v, c]),
-            "ref_ml": float(volumes.reference_ml[v, c]),
-            "false_ml": float(volumes.false_blood_ml[v, c]),
-        }
-        for v, case in enumerate(summary["metric_per_case"])
+        {"case": case["case"], "class": CLASS_NAMES[c], **case["metrics"][str(c)]}
+        for case in summary["metric_per_case"]
         for c in FOREGROUND
     )
     files.write_csv(Path(directory) / "evaluation.csv", EVALUATION_COLUMNS, rows)
     files.write_json(Path(directory) / "summary.json", summary)
-    return summary
 
 
 def _number(value: float | None, decimals: int = 3) -> str:

@@ -207,6 +207,8 @@ def test_heads_without_blood(tmp_path):
     content = json.loads((tmp_path / "dataset" / "statistics" / "statistics.json").read_text())
     assert content["hu"]["EDH"] == {"voxels": 0}
     assert content["counts"]["train"]["slices_with_blood"] == 0
+    names = {path.name for path in (tmp_path / "dataset" / "statistics").glob("*.png")}
+    assert names == {*PICTURES, *PICTURES_OF_MILLIMETRES} - {"montage.png"}
 
 
 def test_montage_shows_the_largest_slice_of_scans_from_large_to_small(index, arrays):

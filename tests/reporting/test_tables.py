@@ -38,8 +38,7 @@ def _confusion(masks):
 
 @pytest.fixture
 def summary(masks, tmp_path):
-    return tables.write_evaluation(
-        tmp_path,
+    summary = tables.summarize(
         CASES,
         _confusion(masks),
         voxel_volume_ml=VOXEL_ML,
@@ -48,6 +47,8 @@ def summary(masks, tmp_path):
         split="test",
         step=1200,
     )
+    tables.write_evaluation(tmp_path, summary)
+    return summary
 
 
 def _expected_dice(true, predicted):
