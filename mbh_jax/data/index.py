@@ -1,15 +1,13 @@
 """What a dataset holds and where each record lies, without TensorFlow and without reading pixels.
 
 Reads `metadata.json` (what the conversion wrote about each volume and slice) and
-`dataset_info.json` (tensorflow-datasets' own), and finds the records by TFRecord's framing: each is
-8 bytes of length, 4 of its checksum, the payload, 4 of the payload's checksum. Paths may be remote
-(`gs://...`), as etils' epath opens them.
+`dataset_info.json` (tensorflow-datasets' own). Paths may be remote (`gs://...`), as etils' epath
+opens them.
 """
 
 import hashlib
 import json
 import os
-import struct
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
+from mbh_jax.data.frames import locate_records
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
 
@@ -30,8 +29,6 @@ METADATA_FORMAT = 2
 """Version of metadata.json's layout."""
 
 _CONVERT = "python -m data_prep.build_tfrecords --source SCANS --output"
-_FRAME_HEADER = struct.Struct("<Q4x")
-_FRAME_FOOTER_BYTES = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,7 +128,9 @@ class SliceIndex:
                 "... --overwrite"
             ) from None
         slices_in = [volume.num_slices for volume in volumes]
-        files, file, offset, length = _locate_records(directory)
+        files, file, offset, length = locate_records(
+            directory, _read_json(directory / "dataset_info.json"), SPLIT_NAMES
+        )
         if len(file) != sum(slices_in):
             raise UserError(
                 f"{directory}: {len(file)} records of {sum(slices_in)} slices: damaged, convert "
@@ -287,50 +286,3 @@ def _read_json(path: epath.Path) -> dict[str, Any]:
         raise UserError(f"{path}: missing: convert again with {_CONVERT} ... --overwrite") from None
     except ValueError:
         raise UserError(f"{path}: damaged: convert again with {_CONVERT} ... --overwrite") from None
-
-
-def _locate_records(
-    directory: epath.Path,
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray, np.ndarray]:
-    """Names of the files in order, and each record's file, offset and length."""
-    info = _read_json(directory / "dataset_info.json")
-    shards_of = {split["name"]: [int(n) for n in split["shardLengths"]] for split in info["splits"]}
-    files: list[str] = []
-    file: list[int] = []
-    offset: list[int] = []
-    length: list[int] = []
-    for split in SPLIT_NAMES:
-        shard_lengths = shards_of.get(split, [])
-        for shard, num_records in enumerate(shard_lengths):
-            name = f"{info['name']}-{split}.tfrecord-{shard:05d}-of-{len(shard_lengths):05d}"
-            frames = _scan_frames(directory / name, num_records)
-            file += [len(files)] * num_records
-            offset += [start for start, _ in frames]
-            length += [size for _, size in frames]
-            files.append(name)
-    return tuple(files), np.array(file, np.int32), np.array(offset), np.array(length)
-
-
-def _scan_frames(path: epath.Path, num_records: int) -> list[tuple[int, int]]:
-    """Offset and length of each payload of a TFRecord file."""
-    damaged = UserError(f"{path}: damaged: not {num_records} whole records: convert again")
-    frames = []
-    position = 0
-    try:
-        with path.open("rb") as stream:
-            file_bytes = stream.seek(0, os.SEEK_END)
-            while position < file_bytes:
-                stream.seek(position)
-                header = stream.read(_FRAME_HEADER.size)
-                if len(header) < _FRAME_HEADER.size:
-                    raise damaged
-                (size,) = _FRAME_HEADER.unpack(header)
-                frames.append((position + _FRAME_HEADER.size, size))
-                position += _FRAME_HEADER.size + size + _FRAME_FOOTER_BYTES
-                if position > file_bytes:
-                    raise damaged
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing: convert again") from None
-    if len(frames) != num_records:
-        raise damaged
-    return frames
