@@ -1,6 +1,6 @@
 """What `mbh_jax.models.lowering` gains over plain `jax.lax`, shape by shape.
 
-    python benchmarks/conv_lowering.py [--size 512] [--batch 2] [--base_filters 16] [--repeats 5]
+    python -m benchmarks.conv_lowering [--size 512] [--batch 2] [--base_filters 16] [--repeats 5]
 
 One line for each convolution of an 8-level FlexUNet: GFLOP/s of the result, the input's gradient
 and the kernel's gradient, plain and ours, and how many times faster ours is. The two run in turn,
