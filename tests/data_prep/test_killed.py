@@ -1,5 +1,6 @@
 """Conversions in their own processes: with workers, killed, interrupted, and out of disk."""
 
+import contextlib
 import errno
 import os
 import random
@@ -42,7 +43,11 @@ def start(source, output, *arguments):
 
 def wait_for(pattern, output, process):
     """Waits until a file of this pattern is there, or the process has ended."""
-    while process.poll() is None and not any(output.glob(pattern)):
+    while process.poll() is None:
+        # A folder may go away while it is read.
+        with contextlib.suppress(FileNotFoundError):
+            if any(output.glob(pattern)):
+                break
         time.sleep(0.005)
 
 
