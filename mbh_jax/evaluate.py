@@ -115,7 +115,14 @@ def write_tables(
     summary = tables.summarize(
         [index.volumes[v].volume_id for v in volumes],
         confusion,
-        voxel_volume_ml=np.array([voxel_volume_ml(index.volumes[v].affine) for v in volumes]),
+        voxel_volume_ml=np.array(
+            [
+                voxel_volume_ml(index.volumes[v].affine)
+                if index.volumes[v].spacing_known
+                else np.nan
+                for v in volumes
+            ]
+        ),
         cross_entropy=float(rows["cross_entropy"].mean()),
         dice_coef_multiclass=float(rows["dice_coef_multiclass"].mean()),
         split=split,

@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     plans = spec.plans()
     prepare_output(args.output, args.overwrite)
     written = write_volumes(spec, args.output, args.workers)
-    num_slices = sum(tqdm.tqdm(written, total=len(plans), desc="phantom", unit="volume"))
+    shown = tqdm.tqdm(written, total=len(plans), desc="phantom", unit="volume", disable=None)
+    num_slices = sum(shown)
     counts = ", ".join(
         f"{CLASS_NAMES[value]} {sum(value in plan.volumes_ml for plan in plans)}"
         for value in FOREGROUND

@@ -67,10 +67,10 @@ def _volume_block(volumes: Volumes) -> dict[str, Any]:
     return {CLASS_NAMES[c]: total([c]) for c in FOREGROUND} | {"all": total(_BLOOD)}
 
 
-def _false_blood_block(volumes: Volumes) -> dict[str, Any]:
+def _false_blood_block(volumes: Volumes, confusion: np.ndarray) -> dict[str, Any]:
     """False blood of a case: over all cases, and over those whose reference has no blood."""
     false_ml = volumes.false_blood_ml.sum(1)
-    healthy = volumes.reference_ml[:, _BLOOD].sum(1) == 0
+    healthy = confusion[:, _BLOOD].sum((1, 2)) == 0
 
     def describe(values: np.ndarray) -> dict[str, Any]:
         if not len(values):
@@ -107,7 +107,8 @@ def summarize(
     Args:
         cases: V names.
         confusion: (V,K,K) integer counts of voxels, axes [case, true, predicted].
-        voxel_volume_ml: (V,) mL of a voxel of each case.
+        voxel_volume_ml: (V,) mL of a voxel of each case; NaN where the spacing is not known, whose
+            millilitres, and sums with them, then do not exist.
         cross_entropy: mean over pixels, in nats.
         dice_coef_multiclass: mean over slices of the Keras FlexUNet's metric.
         split: which split was evaluated.
@@ -147,7 +148,7 @@ def summarize(
         "present_only": _scores_block(metrics.present_only_scores(confusion)),
         "pooled": _scores_block(metrics.pooled_scores(confusion)),
         "volume_ml": _volume_block(volumes),
-        "false_blood_ml": _false_blood_block(volumes),
+        "false_blood_ml": _false_blood_block(volumes, confusion),
         "cross_entropy": cross_entropy,
         "for_comparison_only_counts_background": {"dice_coef_multiclass": dice_coef_multiclass},
     }

@@ -196,3 +196,21 @@ def test_table_of_a_set_where_nothing_is_found_or_present():
     assert "slices with blood only" in text
     assert "mean 0.00 mL in 2 heads without blood" in text
     assert summary["pooled"]["mean"] == {"Dice": None, "IoU": None, "num_classes": 0}
+
+
+def test_millilitres_of_unknown_spacing_do_not_exist(masks):
+    """Pictures have no spacing: their counts stand, their millilitres are not claimed."""
+    summary = tables.summarize(
+        CASES,
+        _confusion(masks),
+        voxel_volume_ml=np.full(len(CASES), np.nan),
+        cross_entropy=0.1,
+        dice_coef_multiclass=0.9,
+        split="test",
+        step=1,
+    )
+    assert summary["volume_ml"]["all"] == {"reference": None, "predicted": None, "false": None}
+    assert summary["false_blood_ml"]["healthy_cases"]["num_cases"] == 1
+    assert summary["false_blood_ml"]["healthy_cases"]["mean"] is None
+    assert summary["pooled"]["mean"]["Dice"] is not None
+    assert "nan" not in tables.format_table(summary)
