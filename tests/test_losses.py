@@ -37,37 +37,20 @@ def test_cross_entropy_is_the_mean_over_pixels_and_examples(example):
     np.testing.assert_allclose(value, numpy_cross_entropy(logits, label), rtol=1e-6)
 
 
-def test_cross_entropy_dice_adds_one_minus_the_dice_of_the_classes_that_the_batch_holds(example):
+def test_cross_entropy_dice_adds_one_minus_the_foreground_dice_of_the_batch(example):
     logits, label = example
-    label = np.where(label == 2, 0, label)
     probabilities = scipy.special.softmax(logits.astype(np.float64), axis=-1)
     truth = np.eye(K)[label]
     dice = [
-        2
-        * (probabilities[..., k] * truth[..., k]).sum()
-        / (probabilities[..., k].sum() + truth[..., k].sum())
-        for k in (1, 3, 4, 5)
+        (2 * (probabilities[..., k] * truth[..., k]).sum() + 1)
+        / (probabilities[..., k].sum() + truth[..., k].sum() + 1)
+        for k in range(1, K)
     ]
     expected = numpy_cross_entropy(logits, label) + 0.5 * (1 - np.mean(dice))
     loss = losses.cross_entropy_dice(dice_weight=0.5)
     np.testing.assert_allclose(
         loss.objective(summed(loss, logits, label, [0, 1, 2])), expected, rtol=1e-6
     )
-
-
-def test_a_batch_without_blood_has_the_loss_and_the_gradient_of_cross_entropy(example):
-    logits, _ = example
-    label = np.zeros(logits.shape[:3], int)
-
-    def value(loss, logits):
-        return loss.objective(summed(loss, logits, label, [0, 1, 2]))
-
-    both = losses.cross_entropy_dice(1.0), losses.cross_entropy()
-    ours, theirs = (
-        jax.value_and_grad(lambda x, loss=loss: value(loss, x))(logits) for loss in both
-    )
-    np.testing.assert_allclose(ours[0], theirs[0], rtol=1e-6)
-    np.testing.assert_allclose(ours[1], theirs[1], atol=1e-8)
 
 
 def test_background_does_not_enter_the_dice():
