@@ -43,8 +43,8 @@ def learning_rate_drops(history: History) -> list[int]:
     rate = _column(history, "learning_rate")
     return [
         int(history[i]["epoch"])
-        for i in range(1, len(rate))
-        if rate[i] < 0.9 * rate[i - 1] and rate[i - 1] == rate[max(i - 2, 0)]
+        for i in range(2, len(rate))
+        if rate[i] < 0.9 * rate[i - 1] and rate[i - 1] == rate[i - 2]
     ]
 
 
