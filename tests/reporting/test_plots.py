@@ -30,8 +30,9 @@ def test_marks_the_best_epoch_and_the_drop_of_the_learning_rate(make_history):
     assert set(_line(axes, "learning rate").get_xdata()) == {3.5}
 
 
-def test_a_smooth_schedule_has_no_drops():
-    rate = 1e-3 * (1 + np.cos(np.linspace(0, np.pi, 50))) / 2
+@pytest.mark.parametrize("num_epochs", [4, 50])
+def test_a_smooth_schedule_has_no_drops(num_epochs):
+    rate = 1e-3 * (1 + np.cos(np.linspace(0, np.pi, num_epochs))) / 2
     history = [{"epoch": i + 1, "learning_rate": float(r)} for i, r in enumerate(rate)]
     assert plots.learning_rate_drops(history) == []
 
