@@ -33,6 +33,8 @@ def start(source, output, *arguments):
     command = [sys.executable, "-m", "data_prep.build_tfrecords", "--workers", "2"]
     return subprocess.Popen(
         [*command, "--source", str(source), "--output", str(output), *arguments],
+        # Tests that run in the background inherit that Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
