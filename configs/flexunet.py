@@ -4,8 +4,8 @@
         --config.data.dir=data/bhsd
 
 Batches of 2, learning rate 5e-5 halved after 4 epochs without a better validation loss, stopped
-after 10, trained and validated on slices that hold blood. 124,557,126 parameters: about 10 GB of
-memory at 512 x 512 in float32. Every other recipe starts from this one.
+after 10, trained and validated on slices that hold blood. 124,557,126 parameters.
+Every other recipe starts from this one.
 """
 
 from ml_collections import ConfigDict
