@@ -32,6 +32,7 @@ def get_config() -> ConfigDict:
                 "activation": "relu",
                 "norm": "none",
                 "dtype": "float32",
+                "remat": False,
             },
             "loss": {"name": "cross_entropy", "dice_weight": 1.0},
             "optimizer": {
@@ -59,8 +60,10 @@ def get_config() -> ConfigDict:
             },
             "train": {
                 "batch_size": 2,
+                "accumulate_steps": 1,
                 "num_epochs": 100,
                 "early_stopping_patience": 10,
+                "max_nonfinite_steps": 0,
                 "log_every_steps": 20,
                 "checkpoint_every_steps": 500,
                 "preview_slices": 6,
@@ -72,5 +75,6 @@ def get_config() -> ConfigDict:
                 "checkpoint": "best",
             },
             "parallel": {"mode": "pmap"},
+            "profile": {"steps": ""},
         }
     )

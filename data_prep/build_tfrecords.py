@@ -65,6 +65,8 @@ def build(
     """
     if workers < 1:
         raise UserError(f"--workers {workers}: give 1 or more")
+    if seed < 0:
+        raise UserError(f"--seed {seed}: give 0 or more")
     rule = splits.parse(split) if split else None
     target = output / DATASET_NAME
     if target.exists() and not overwrite:
@@ -78,7 +80,7 @@ def build(
             print(remark)
         rule = rule or splits.default_rule([fact.case for fact in facts])
         cases = splits.split_cases(facts, rule, seed)
-        chosen = split or f"{rule.metadata['method']} (chosen by the volume names)"
+        chosen = split or f"{rule.metadata['method']} (by default)"
         print(f"split: {chosen}, seed {seed}")
         if warning := splits.leak_warning(cases):
             print(warning)

@@ -62,8 +62,8 @@ def download(url: str, target: Path, sha256: str) -> bool:
     Raises:
         UserError: if it cannot be fetched, does not fit on the disk or has another hash.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise UserError(f"--url {url}: give an address that begins with https:// or http://")
+    if not re.fullmatch(r"https?://[^\s/]+/\S+", url):
+        raise UserError(f"--url {url}: give the file's address, such as https://a.mirror/{_NAME}")
     if target.exists():
         if file_sha256(target) == sha256:
             return False
@@ -146,6 +146,8 @@ def _attempt(url: str, part: Path) -> None:
             f"{urlsplit(url).netloc} cannot be reached ({error.reason}): connect this machine to "
             f"the net, give the --url of a mirror, or bring {_NAME} from elsewhere"
         ) from None
+    except http.client.InvalidURL as error:
+        raise UserError(f"--url {url}: {error}: give the file's address") from None
     except (http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise _BrokenOffError(str(error) or type(error).__name__) from None
 

@@ -30,6 +30,9 @@ HU_BINS = np.arange(-1024, 3072)
 NUM_HEIGHTS = 20
 """Parts of equal height that a scan is divided into, from inferior to superior."""
 
+MIN_HEIGHT_SLICES = 5
+"""Scans of fewer slices are excerpts, whose slices may come from anywhere in the head."""
+
 BLOOD = tuple(CLASS_NAMES[value] for value in FOREGROUND)
 
 _BONE_HU = 200
@@ -104,11 +107,13 @@ def height_shares(index: SliceIndex) -> np.ndarray:
     """Share of the slices at each height of a scan that hold each kind of blood.
 
     Returns:
-        (5, `NUM_HEIGHTS`) float64, from inferior to superior; NaN where there are no slices.
+        (5, `NUM_HEIGHTS`) float64, from inferior to superior; NaN where there are no slices of
+        scans of `MIN_HEIGHT_SLICES` or more.
     """
     num_slices = np.array([info.num_slices for info in index.volumes])[index.volume]
-    height = ((index.slice_index + 0.5) / num_slices * NUM_HEIGHTS).astype(int)
-    held = index.pixels_per_class[:, list(FOREGROUND)] > 0
+    counted = num_slices >= MIN_HEIGHT_SLICES
+    height = ((index.slice_index + 0.5) / num_slices * NUM_HEIGHTS).astype(int)[counted]
+    held = index.pixels_per_class[counted][:, list(FOREGROUND)] > 0
     slices = np.bincount(height, minlength=NUM_HEIGHTS)
     with np.errstate(invalid="ignore"):
         return np.stack(
@@ -218,8 +223,10 @@ def write(index: SliceIndex, output: Path) -> list[Path]:
     pictures = {
         "classes.png": statistics_plots.classes_figure(content["counts"]),
         "hu.png": statistics_plots.hu_figure(histograms),
-        "heights.png": statistics_plots.heights_figure(height_shares(index)),
     }
+    shares = height_shares(index)
+    if not np.isnan(shares).all():
+        pictures["heights.png"] = statistics_plots.heights_figure(shares)
     if index.pixels_per_class[:, 1:].any():
         pictures["montage.png"] = statistics_plots.montage_figure(index)
     if any(info.spacing_known for info in index.volumes):

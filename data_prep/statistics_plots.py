@@ -75,8 +75,10 @@ def classes_figure(counts: Mapping[str, Mapping[str, Any]]) -> Figure:
             axes.bar_label(bars, fontsize=7, color="#4d5157", padding=1)
         axes.set_xticks(range(len(names)), names)
         axes.axvline(len(BLOOD) - 0.5, color="#cccccc", linewidth=1)
-        axes.legend(frameon=False, fontsize=9)
-        axes.margins(y=0.1)
+        # Below the axes, so that no bar runs behind it.
+        axes.legend(
+            frameon=False, fontsize=9, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.07)
+        )
         _finish(axes, f"{unit.capitalize()} with each kind of blood", "", unit)
     return figure
 
@@ -188,7 +190,9 @@ def geometry_figure(rows: Sequence[VolumeRow]) -> Figure:
     )
     for axes, (key, title, unit) in zip(figure.subplots(2, 3).flat, panels, strict=True):
         values = np.array([row[key] for row in rows], np.float64)
-        axes.hist(values[~np.isnan(values)], bins=24, color=_BAR_COLOUR, edgecolor="white")
+        known = values[~np.isnan(values)]
+        bins = np.arange(known.min(), known.max() + 2) - 0.5 if key == "slices" else 24
+        axes.hist(known, bins=bins, color=_BAR_COLOUR, edgecolor="white")
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=key == "slices"))
         axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
         _finish(axes, title, unit, "volumes")
@@ -231,7 +235,7 @@ def montage_figure(index: SliceIndex) -> Figure:
             axes.text(
                 0.5,
                 -0.035,
-                f"{info.volume_id}  {index.slice_index[example]}",
+                f"{info.volume_id}, slice {index.slice_index[example]}",
                 transform=axes.transAxes,
                 ha="center",
                 fontsize=6,

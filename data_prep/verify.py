@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import itertools
 import tempfile
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -144,6 +144,13 @@ def report(findings: Iterable[Finding]) -> str:
     return "\n".join(lines)
 
 
+def _counted(findings: Iterable[Finding], name: str, *, fatal: bool) -> str:
+    """How many there are, and of which checks, most frequent first."""
+    counts = Counter(finding.check for finding in findings if finding.fatal is fatal)
+    listed = ", ".join(f"{number} {check}" for check, number in counts.most_common())
+    return f"{counts.total()} {name}" + (f" ({listed})" if listed else "")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -156,7 +163,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         index = SliceIndex.load(options.dataset)
         findings = verify(index)
         num_errors = sum(finding.fatal for finding in findings)
-        num_warnings = len(findings) - num_errors
         if findings:
             print(report(findings))
         if options.report:
@@ -169,8 +175,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             files.write_json(options.report, content)
             print(f"written to {options.report}")
         print(
-            f"{len(index.volumes)} volumes, {len(index)} slices: {num_errors} errors, "
-            f"{num_warnings} warnings: {'not fit' if num_errors else 'fit'} for training"
+            f"{len(index.volumes)} volumes, {len(index)} slices: "
+            f"{_counted(findings, 'errors', fatal=True)}, "
+            f"{_counted(findings, 'warnings', fatal=False)}: "
+            f"{'not fit' if num_errors else 'fit'} for training"
         )
     if num_errors:
         raise SystemExit(1)

@@ -3,27 +3,35 @@
 A workdir holds, under `checkpoints/`, `last/<step>` (the whole state, two kept), `best/<step>` (the
 variables with the best validation loss, one kept) and, where a run began with given weights,
 `initial/0`. A checkpoint has the items `variables`, `training` (all else of the state; in `last`
-only) and `record` (JSON). It is written in the background, into a temporary folder that gets its
-name when it is whole.
+only) and `record` (JSON, with checksums of all). It is written in the background, into a temporary
+folder that gets its name when it is whole.
 """
 
 import contextlib
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from jax.sharding import Sharding
+from jax.experimental import multihost_utils
 
+from mbh_jax import checksums, distributed
 from mbh_jax.errors import UserError
+from mbh_jax.parallel import Parallel
+from mbh_jax.reporting.log import log
 from mbh_jax.train_state import TrainState
 
 PyTree = Any
 
 CHECKPOINTS_DIR = "checkpoints"
+DAMAGED_DIR = "damaged"
 _KEPT = {"last": 2, "best": 1, "initial": 1}
 _ITEMS = ("variables", "training", "record")
+_DOES_NOT_FIT = re.compile("structures do not match|not compatible with the stored shape")
+"""What Orbax says of arrays that are whole, but others than those asked for."""
 
 
 class Restored(NamedTuple):
@@ -32,6 +40,10 @@ class Restored(NamedTuple):
     step: int
     arrays: Any
     record: dict[str, Any]
+
+
+class _DamagedError(Exception):
+    """A checkpoint that cannot be read; the text says why."""
 
 
 def _training_part(state: TrainState) -> dict[str, PyTree]:
@@ -44,12 +56,12 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        sharding: how restored arrays are laid over devices (replicated).
+        how: the devices; each holds all arrays, restored ones too.
     """
 
-    def __init__(self, workdir: str | Path, sharding: Sharding):
+    def __init__(self, workdir: str | Path, how: Parallel):
         self._directory = Path(workdir).absolute() / CHECKPOINTS_DIR
-        self._sharding = sharding
+        self._parallel = how
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def __enter__(self) -> "Checkpoints":
@@ -62,44 +74,51 @@ class Checkpoints:
                 manager.close()
 
     def save_last(self, state: TrainState, step: int, record: dict[str, Any]) -> None:
-        """Starts to write the whole state after `step` and the run's record."""
-        training = ocp.args.StandardSave(_training_part(state))
-        self._save("last", step, state.variables, record, training=training)
+        """Starts to write the whole state after `step` and the run's record.
+
+        Takes the place of one of the same step: of a run that was stopped between the last step of
+        an epoch and what follows it.
+        """
+        if step == self._latest_step("last"):
+            with self._disk_errors():
+                self._manager("last").wait_until_finished()
+                self._manager("last").delete(step)
+        self._save("last", step, record, variables=state.variables, training=_training_part(state))
 
     def save_best(self, variables: PyTree, step: int, record: dict[str, Any]) -> None:
         """Starts to write the variables of the best epoch so far and what made it best."""
-        self._save("best", step, variables, record)
+        self._save("best", step, record, variables=variables)
 
     def save_initial(self, variables: PyTree, record: dict[str, Any]) -> None:
         """Starts to write the variables that a run is to begin with."""
-        self._save("initial", 0, variables, record)
+        self._save("initial", 0, record, variables=variables)
 
     def last_record(self) -> dict[str, Any] | None:
-        """The record beside the newest whole state, or None where there is none."""
-        step = self._latest_step("last")
-        if step is None:
-            return None
-        items = {"record": ocp.args.JsonRestore()}
-        return self._restore("last", step, items)["record"]
+        """The record beside the newest whole state that can be read, or None where there is none.
+
+        A damaged checkpoint is set aside, with a warning that names it.
+        """
+        while (step := self._latest_step("last")) is not None:
+            with self._set_aside_if_damaged("last", step):
+                return self._read("last", step)["record"]
+        return None
 
     def restore_last(self, template: TrainState) -> Restored:
-        """The newest whole state, laid out like `template`.
+        """The newest whole state that can be read, laid out like `template`.
+
+        A damaged checkpoint is set aside, with a warning that names it.
 
         Raises:
-            UserError: there is none, it is damaged, or its arrays do not fit the template.
+            UserError: there is none, or its arrays do not fit the template.
         """
-        step = self._existing_step("last")
-        restored = self._restore(
-            "last",
-            step,
-            {
-                "variables": self._like(template.variables),
-                "training": self._like(_training_part(template)),
-                "record": ocp.args.JsonRestore(),
-            },
-        )
-        state = template.with_variables(restored["variables"]).replace(**restored["training"])
-        return Restored(step, state, restored["record"])
+        while True:
+            step = self._existing_step("last")
+            with self._set_aside_if_damaged("last", step):
+                restored = self._read(
+                    "last", step, variables=template.variables, training=_training_part(template)
+                )
+                state = template.with_variables(restored["variables"])
+                return Restored(step, state.replace(**restored["training"]), restored["record"])
 
     def restore_variables(self, which: str, variables: PyTree) -> Restored:
         """The model's variables of a checkpoint, laid out like `variables`.
@@ -115,8 +134,10 @@ class Checkpoints:
         if kind == "initial" and not self.has_initial():
             kind = which
         step = self._existing_step(kind)
-        items = {"variables": self._like(variables), "record": ocp.args.JsonRestore()}
-        restored = self._restore(kind, step, items)
+        try:
+            restored = self._read(kind, step, variables=variables)
+        except _DamagedError as error:
+            raise UserError(f"{self._directory / kind / str(step)}: damaged ({error})") from error
         return Restored(step, restored["variables"], restored["record"])
 
     def has_initial(self) -> bool:
@@ -147,16 +168,17 @@ class Checkpoints:
             )
         return self._managers[kind]
 
-    def _save(
-        self, kind: str, step: int, variables: PyTree, record: dict[str, Any], **items: Any
-    ) -> None:
+    def _save(self, kind: str, step: int, record: dict[str, Any], **arrays: PyTree) -> None:
         with self._disk_errors():
             manager = self._manager(kind)
             # A resumed run takes steps again, to the same numbers, after its last whole state.
             if step in manager.all_steps():
                 return
-            items["variables"] = ocp.args.StandardSave(variables)
-            items["record"] = ocp.args.JsonSave(record)
+            arrays = self._parallel.replicate(arrays)
+            sums = {name: checksums.of_arrays(tree) for name, tree in arrays.items()}
+            sums["record"] = checksums.of_record(record)
+            items = {name: ocp.args.StandardSave(tree) for name, tree in arrays.items()}
+            items["record"] = ocp.args.JsonSave({"record": record, "checksums": sums})
             manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def _latest_step(self, kind: str) -> int | None:
@@ -174,25 +196,59 @@ class Checkpoints:
     def _like(self, tree: PyTree) -> ocp.args.StandardRestore:
         return ocp.args.StandardRestore(
             jax.tree.map(
-                lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding), tree
+                lambda x: jax.ShapeDtypeStruct(
+                    x.shape, x.dtype, sharding=self._parallel.replicated
+                ),
+                tree,
             )
         )
 
-    def _restore(self, kind: str, step: int, items: dict[str, Any]) -> dict[str, Any]:
-        path = self._directory / kind / str(step)
+    def _read(self, kind: str, step: int, **arrays: PyTree) -> dict[str, Any]:
+        """The record, and arrays laid out like those given."""
+        items = {name: self._like(tree) for name, tree in arrays.items()}
+        items["record"] = ocp.args.JsonRestore()
         try:
             restored = self._manager(kind).restore(step, args=ocp.args.Composite(**items))
-        except (KeyError, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            if isinstance(error, ValueError) and "NOT_FOUND" not in reason:
+            content = restored["record"]
+            found = {"record": content["record"]} | {name: restored[name] for name in arrays}
+            for name, value in found.items():
+                checksum = checksums.of_record if name == "record" else checksums.of_arrays
+                if checksum(value) != content["checksums"][name]:
+                    raise _DamagedError(f"{name}: wrong checksum")
+            return found
+        except (_DamagedError, PermissionError, jax.errors.JaxRuntimeError):
+            raise
+        except Exception as error:
+            # Orbax has no type of its own for files that are missing or wrong.
+            reason = " ".join(str(error).split())[:200]
+            if _DOES_NOT_FIT.search(str(error)):
                 raise UserError(
-                    f"{path}: does not fit the configuration's network and optimizer: give the "
-                    f"configuration it was trained with, or another --workdir ({reason[:200]})"
+                    f"{self._directory / kind / str(step)}: does not fit the configuration's "
+                    "network and optimizer: give the configuration it was trained with, or another "
+                    f"--workdir ({reason})"
                 ) from error
-            raise UserError(
-                f"{path}: damaged: remove it to go on from the one before ({reason[:200]})"
-            ) from error
-        return {name: restored[name] for name in items}
+            raise _DamagedError(reason) from error
+
+    @contextlib.contextmanager
+    def _set_aside_if_damaged(self, kind: str, step: int) -> Iterator[None]:
+        """Moves a checkpoint that turns out damaged out of the way of the one before."""
+        try:
+            yield
+        except _DamagedError as error:
+            path = self._directory / kind / str(step)
+            aside = self._directory / DAMAGED_DIR / f"{kind}-{step}"
+            log.warning(
+                "warning: %s: damaged, moved to %s; going on from the one before (%s)",
+                path,
+                aside,
+                error,
+            )
+            self._managers.pop(kind).close()
+            if distributed.is_primary():
+                aside.parent.mkdir(exist_ok=True)
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+            multihost_utils.sync_global_devices("damaged checkpoint set aside")
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -1,10 +1,12 @@
 """What the commands share: a recipe and a workdir as flags, and errors of one line."""
 
 import os
+import platform
 import re
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
@@ -44,6 +46,16 @@ def _recipe() -> str:
     return config_flags.get_config_filename(flags.FLAGS["config"])
 
 
+def _keep_compiled_programs() -> None:
+    """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
+    if jax.config.jax_compilation_cache_dir is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        # By host: programs for one kind of CPU may not run on another.
+        jax.config.update(
+            "jax_compilation_cache_dir", str(cache / "mbh_jax" / f"xla-{platform.node()}")
+        )
+
+
 def run(command: Callable[[ConfigDict, Path, list[str]], None]) -> None:
     """Runs `command(config, workdir, positional arguments)` with the process's flags.
 
@@ -52,6 +64,7 @@ def run(command: Callable[[ConfigDict, Path, list[str]], None]) -> None:
 
     def main(arguments: list[str]) -> None:
         start_logging()
+        _keep_compiled_programs()
         workdir = Path(_WORKDIR.value or Path("runs") / Path(_recipe()).stem)
         command(_CONFIG.value, workdir, arguments[1:])
 

@@ -5,6 +5,7 @@ Every key has one meaning in one place; a configuration holds all of them and no
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -42,9 +43,19 @@ def _choice(*values: str) -> Rule:
     return Rule(lambda value: value in values, "one of " + ", ".join(values))
 
 
+def _is_range_of_steps(value: Any) -> bool:
+    found = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", value) if isinstance(value, str) else None
+    return found is not None and int(found[1]) < int(found[2])
+
+
 _POSITIVE = Rule(lambda value: _is_number(value) and 0 < value < math.inf, "a number above 0")
 _TEXT = Rule(lambda value: isinstance(value, str) and bool(value), "a text")
 _SWITCH = Rule(lambda value: isinstance(value, bool), "True or False")
+
+_STEPS_OR_NONE = Rule(
+    lambda value: value == "" or _is_range_of_steps(value),
+    "empty, or a first and a later last step, counted from 1, as in 10:15",
+)
 
 RULES: dict[str, Rule] = {
     "seed": _integer(0),
@@ -63,6 +74,7 @@ RULES: dict[str, Rule] = {
     "model.activation": _choice(*models.ACTIVATIONS),
     "model.norm": _choice(*models.NORMS),
     "model.dtype": _choice("float32", "bfloat16"),
+    "model.remat": _SWITCH,
     # Loss and optimizer.
     "loss.name": _choice("cross_entropy", "cross_entropy_dice"),
     "loss.dice_weight": _number(0),
@@ -88,8 +100,10 @@ RULES: dict[str, Rule] = {
     "augment.hu_noise_hu": _number(0),
     # The loop.
     "train.batch_size": _integer(1),
+    "train.accumulate_steps": _integer(1),
     "train.num_epochs": _integer(1),
     "train.early_stopping_patience": _integer(0),
+    "train.max_nonfinite_steps": _integer(0),
     "train.log_every_steps": _integer(1),
     "train.checkpoint_every_steps": _integer(0),
     "train.preview_slices": _integer(0),
@@ -98,19 +112,32 @@ RULES: dict[str, Rule] = {
     "eval.batch_size": _integer(1),
     "eval.checkpoint": _choice("best", "last"),
     "parallel.mode": _choice(*parallel.MODES),
+    "profile.steps": _STEPS_OR_NONE,
 }
 """Every key of a configuration. README's table says what each means."""
 
 MAY_CHANGE_ON_RESUME = (
     "data.dir",
+    "model.remat",
+    "train.accumulate_steps",
     "train.num_epochs",
+    "train.max_nonfinite_steps",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
     "train.preview_slices",
     "eval.",
     "parallel.",
+    "profile.",
 )
 """Keys, or beginnings of keys, that do not alter the course of a run already begun."""
+
+MAY_NOT_CHANGE_WHERE: dict[str, Callable[[dict[str, Any]], bool]] = {
+    # A schedule that ends with the run takes another course when the end is moved.
+    "train.num_epochs": lambda values: values.get("optimizer.schedule") != "constant",
+    # Batch statistics are those of one part of a batch.
+    "train.accumulate_steps": lambda values: values.get("model.norm") == "batch",
+}
+"""Of those, keys that alter it under some configurations."""
 
 
 def flatten(config: ConfigDict | dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -179,13 +206,22 @@ def validate(
             f"train.num_epochs={config.train.num_epochs}"
         )
     for key in batches:
-        if values[key] % num_devices:
-            multiple = math.ceil(values[key] / num_devices) * num_devices
+        parts = config.train.accumulate_steps if key == "train.batch_size" else 1
+        divisor = num_devices * parts
+        if values[key] % divisor:
+            in_parts = f" and train.accumulate_steps={parts}" if parts > 1 else ""
+            multiple = math.ceil(values[key] / divisor) * divisor
             raise UserError(
-                f"config: {key}={values[key]} does not divide over {num_devices} devices: "
-                f"give a multiple of {num_devices}, such as --config.{key}={multiple}, or fewer "
+                f"config: {key}={values[key]} does not divide over {num_devices} devices{in_parts}"
+                f": give a multiple of {divisor}, such as --config.{key}={multiple}, or fewer "
                 "devices (CUDA_VISIBLE_DEVICES=0,1 for two GPUs)"
             )
+
+
+def _may_change(key: str, values: dict[str, Any]) -> bool:
+    """Whether a run of the configuration `values` may go on with another value of `key`."""
+    alters = MAY_NOT_CHANGE_WHERE.get(key, lambda _: False)
+    return key.startswith(MAY_CHANGE_ON_RESUME) and not alters(values)
 
 
 def differences(old: dict, new: ConfigDict | dict) -> list[str]:
@@ -194,10 +230,6 @@ def differences(old: dict, new: ConfigDict | dict) -> list[str]:
     changed = [
         key
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not key.startswith(MAY_CHANGE_ON_RESUME)
+        if before.get(key) != after.get(key) and not _may_change(key, after)
     ]
-    # A schedule that ends with the run takes another course when the end is moved.
-    length = "train.num_epochs"
-    if after.get("optimizer.schedule") != "constant" and before.get(length) != after.get(length):
-        changed.append(length)
     return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in changed]

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from mbh_jax import parallel
+from mbh_jax import distributed, parallel
 from mbh_jax.checkpoints import Checkpoints, Restored
-from mbh_jax.data.index import steps_per_epoch
+from mbh_jax.data.order import steps_per_epoch
 from mbh_jax.experiment import Experiment, create_experiment
+from mbh_jax.preemption import StopRequest
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
@@ -28,19 +29,25 @@ def evaluate_examples(
     experiment: Experiment,
     variables: PyTree,
     examples: np.ndarray,
+    *,
+    stop: StopRequest | None = None,
     progress: Progress | None = None,
 ) -> Rows:
-    """Runs the evaluation step over slices.
+    """Runs the evaluation step over slices; each process takes its share of every batch.
 
     Args:
         experiment: data and compiled steps.
         variables: the model's variables.
-        examples: (n,) int32, rows of the index.
+        examples: (n,) int32, rows of the index, each once.
+        stop: asked after every batch, if given.
         progress: told of every batch, if given.
 
     Returns:
-        One row a slice: what `Steps.evaluate` returns, and "example" and "volume", the numbers of
-        slice and volume.
+        On every process one row a slice, in the order of the index: what `Steps.evaluate` returns,
+        and "example" and "volume", the numbers of slice and volume.
+
+    Raises:
+        Stopped: `stop` said so.
     """
     how = experiment.parallel
     pending: collections.deque = collections.deque()
@@ -49,9 +56,7 @@ def evaluate_examples(
     def collect() -> None:
         batch, outputs = pending.popleft()
         ids = {name: batch[name] for name in ("example", "volume")}
-        rows = ids | parallel.local_rows(outputs, how)
-        real = rows["example"] >= 0
-        parts.append({name: values[real] for name, values in rows.items()})
+        parts.append(ids | parallel.local_rows(outputs, how))
         if progress is not None:
             progress.update(len(parts))
 
@@ -59,9 +64,15 @@ def evaluate_examples(
         pending.append((batch, experiment.eval_step(variables, arrays)))
         if len(pending) > _IN_FLIGHT:
             collect()
+        if stop is not None:
+            stop.raise_if_set()
     while pending:
         collect()
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    local = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    rows = distributed.gather_rows(local)
+    order = np.argsort(rows["example"])
+    order = order[rows["example"][order] >= 0]
+    return {name: values[order] for name, values in rows.items()}
 
 
 def sum_rows(rows: Rows) -> dict[str, np.ndarray]:
@@ -86,16 +97,22 @@ def confusion_by_volume(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return volumes, counts
 
 
-def write_tables(
-    experiment: Experiment, restored: Restored, workdir: Path, *, split: str, checkpoint: str
-) -> str:
-    """Evaluates restored variables on the volumes of a split.
+def evaluate_split(
+    experiment: Experiment,
+    restored: Restored,
+    workdir: Path,
+    *,
+    split: str,
+    checkpoint: str,
+    stop: StopRequest,
+) -> None:
+    """Evaluates restored variables on the volumes of a split, and prints the table.
 
     Writes evaluation.csv and summary.json into `<workdir>/evaluation/<split>`; what is not the best
     checkpoint or not all slices has `_last` or `_blood` after the split.
 
-    Returns:
-        The table for a terminal.
+    Raises:
+        Stopped: `stop` said so; nothing is written.
     """
     config, index = experiment.config, experiment.index
     examples = index.examples(split, config.eval.slices)
@@ -104,7 +121,11 @@ def write_tables(
         for part in index.by_in_plane_shape(examples)
     )
     with Progress(num_batches, label=f"evaluating {split}") as progress:
-        rows = evaluate_examples(experiment, restored.arrays, examples, progress)
+        rows = evaluate_examples(
+            experiment, restored.arrays, examples, stop=stop, progress=progress
+        )
+    if not distributed.is_primary():
+        return
     volumes, confusion = confusion_by_volume(rows)
     unusual = [
         choice
@@ -137,7 +158,7 @@ def write_tables(
     )
     tables.write_evaluation(directory, summary)
     log.info("wrote %s", directory)
-    return tables.format_table(summary)
+    print(tables.format_table(summary))
 
 
 def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> None:
@@ -145,10 +166,12 @@ def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
         UserError: there is no such checkpoint or split, or the configuration is not the run's.
+        Stopped: by SIGTERM or Ctrl-C; nothing is written.
     """
     check_same_network(config, workdir)
     experiment = create_experiment(config, batches=("eval.batch_size",))
     which, split = config.eval.checkpoint, config.eval.split
-    with Checkpoints(workdir, experiment.parallel.replicated) as saved:
+    with Checkpoints(workdir, experiment.parallel) as saved:
         restored = saved.restore_variables(which, experiment.template.variables)
-    print(write_tables(experiment, restored, workdir, split=split, checkpoint=which))
+    with StopRequest() as stop:
+        evaluate_split(experiment, restored, workdir, split=split, checkpoint=which, stop=stop)

@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from mbh_jax import config as config_rules
 from mbh_jax import losses, models, optimizers, parallel, steps
 from mbh_jax.data import preprocess
-from mbh_jax.data.index import SliceIndex, steps_per_epoch
-from mbh_jax.errors import UserError
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.order import steps_per_epoch
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.losses import Loss
 from mbh_jax.parallel import Batch, Parallel
@@ -45,7 +45,7 @@ class Experiment:
     plateau: optax.GradientTransformationExtraArgs
     init: Callable[[], TrainState]
     template: TrainState
-    train_step: Callable[..., Any]
+    train_step: jax.stages.Wrapped
     eval_step: Callable[..., Any]
     predict_step: Callable[..., Any]
 
@@ -101,11 +101,6 @@ def create_experiment(
         UserError: a key is wrong, keys do not fit each other, or the dataset is missing.
     """
     config_rules.validate(config, jax.device_count(), batches)
-    if jax.process_count() > 1:
-        raise UserError(
-            f"{jax.process_count()} processes: a run is one process, which uses all devices of its "
-            "machine"
-        )
     index = SliceIndex.load(config.data.dir)
     how = parallel.create_parallel(config.parallel.mode)
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)

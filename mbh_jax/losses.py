@@ -25,10 +25,13 @@ class Loss(NamedTuple):
         statistics: `(logits (B,H,W,K) float32, label (B,H,W) int) -> {name: (B, ...) float32}`.
         objective: `{name: (...) float32, "examples": () float32} -> () float32`; its argument holds
             the statistics summed over examples and the number of examples.
+        linear: the objective is linear in the statistics for a given number of examples: its
+            gradient with respect to them is known before they are.
     """
 
     statistics: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
     objective: Callable[[Statistics], jax.Array]
+    linear: bool
 
 
 def pixel_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -57,6 +60,7 @@ def cross_entropy() -> Loss:
     return Loss(
         statistics=lambda logits, label: {"cross_entropy": pixel_cross_entropy(logits, label)},
         objective=_cross_entropy_objective,
+        linear=True,
     )
 
 
@@ -82,7 +86,7 @@ def cross_entropy_dice(dice_weight: float = 1.0) -> Loss:
         dice = (2.0 * sums["intersection"] + DICE_SMOOTH) / (sums["cardinality"] + DICE_SMOOTH)
         return _cross_entropy_objective(sums) + dice_weight * (1.0 - dice.mean())
 
-    return Loss(statistics, objective)
+    return Loss(statistics, objective, linear=False)
 
 
 def create_loss(name: str, dice_weight: float) -> Loss:

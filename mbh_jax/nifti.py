@@ -23,6 +23,10 @@ from mbh_jax.errors import UserError
 _NIFTI1_HEADER_BYTES = 348
 _NIFTI2_HEADER_BYTES = 540
 _GZIP_MAGIC = b"\x1f\x8b"
+_EXTENSION_FLAG_BYTES = 4
+"""Between header and voxels there are at least these, which say whether extensions follow."""
+_EXTENSION_BYTES = 1 << 24
+"""So long may extensions be: a header that puts voxels further on is wrong, or out to do harm."""
 _TRAILING_BYTES = 1 << 20
 """Bytes after the voxels that are read, to reach gzip's checksum, and otherwise ignored."""
 _MAX_VOXELS = 1 << 28
@@ -77,7 +81,7 @@ def read_stored(source: Path | BinaryIO, name: str) -> tuple[Header, np.ndarray]
     with _errors_named(name), _open(source) as stream:
         nifti_header, raw = _parse_header(stream, name)
         header = _checked_header(nifti_header, name)
-        data_start = max(int(nifti_header.get_data_offset()), len(raw))
+        data_start = _data_start(nifti_header, len(raw), name)
         data_bytes = int(np.prod(header.shape)) * nifti_header.get_data_dtype().itemsize
         # A read to the end of the file makes gzip check its checksum; the limit stops bombs.
         most = data_start + data_bytes + _TRAILING_BYTES - len(raw)
@@ -93,6 +97,8 @@ def read_stored(source: Path | BinaryIO, name: str) -> tuple[Header, np.ndarray]
                 f"{name}: truncated: {len(data)} of {data_bytes} bytes of voxels: fetch it again"
             )
         stored = np.frombuffer(data, nifti_header.get_data_dtype()).reshape(header.shape, order="F")
+        if np.isinf(nifti_header["scl_slope"]):
+            raise UserError(f"{name}: scl_slope is infinite: give 1 there if voxels are HU")
         slope, inter = nifti_header.get_slope_inter()
     if slope is not None and (slope, inter) != (1.0, 0.0):
         stored = stored.astype(np.float64) * slope + inter
@@ -158,6 +164,18 @@ def _parse_header(
     if not header["magic"].item().startswith(b"n+"):
         raise UserError(f"{name}: not a single-file NIfTI: give .nii or .nii.gz volumes")
     return header, raw
+
+
+def _data_start(header: nibabel.Nifti1Header, header_bytes: int, name: str) -> int:
+    """The byte where voxels begin; readers disagree on what 0 and others in the header mean."""
+    offset = float(header["vox_offset"])
+    first = header_bytes + _EXTENSION_FLAG_BYTES
+    if not first <= offset <= first + _EXTENSION_BYTES:
+        raise UserError(
+            f"{name}: vox_offset {offset:g}, where voxels cannot begin: write it again, with "
+            f"{first} unless there are extensions"
+        )
+    return int(offset)
 
 
 def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: str) -> Header:

@@ -42,9 +42,33 @@ class Parallel(NamedTuple):
         return AXIS_NAME if self.mode == "pmap" else None
 
     @property
+    def ahead_of_time(self) -> bool:
+        """Whether a step can be compiled before its first call; `pmap` over processes cannot."""
+        return self.mode == "jit" or jax.process_count() == 1
+
+    @property
     def replicated(self) -> NamedSharding:
         """The sharding of what every device holds whole."""
         return NamedSharding(self.mesh, PartitionSpec())
+
+    def replicate(self, tree: PyTree) -> PyTree:
+        """What every process holds whole, as arrays over all devices of all processes.
+
+        A step compiled by `pmap` returns arrays over the devices of its own process only. Nothing
+        is copied that the devices hold already.
+        """
+
+        local_devices = set(self.mesh.local_mesh.devices.flat)
+
+        def over_all(array: Any) -> jax.Array:
+            if isinstance(array, jax.Array) and array.sharding.device_set == local_devices:
+                pieces = [shard.data for shard in array.addressable_shards]
+                return jax.make_array_from_single_device_arrays(
+                    array.shape, self.replicated, pieces
+                )
+            return jax.device_put(array, self.replicated)
+
+        return jax.tree.map(over_all, tree)
 
     @property
     def sharded(self) -> NamedSharding:
@@ -58,7 +82,7 @@ def create_parallel(mode: str, devices: list[jax.Device] | None = None) -> Paral
     return Parallel(mode, Mesh(np.asarray(devices), (AXIS_NAME,)))
 
 
-def compile_train_step(step: Callable, parallel: Parallel) -> Callable:
+def compile_train_step(step: Callable, parallel: Parallel) -> jax.stages.Wrapped:
     """Compiles `step(state, batch, rng, *, axis_name) -> (state, sums)`; the state is donated."""
     step = functools.partial(step, axis_name=parallel.axis_name)
     if parallel.mode == "pmap":

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mbh_jax import parallel
+from mbh_jax import distributed, parallel
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.experiment import Experiment
 from mbh_jax.labels import FOREGROUND
@@ -44,10 +44,18 @@ class Preview:
         examples = max(index.by_in_plane_shape(examples), key=len)
         chosen = choose_slices(index, examples, experiment.config.train.preview_slices)
         self._batches = list(experiment.eval_batches(chosen)) if len(chosen) else []
+        self._chosen = chosen
         self._names = [index.describe(example).replace(" ", "_") for example in chosen]
+        if self._batches:
+            self._image, self._label = (self._of_chosen(self._rows(n)) for n in ("image", "label"))
 
     def draw(self, variables: PyTree, epoch: int) -> np.ndarray | None:
-        """Writes the panels of an epoch and returns their montage (H,W,3) uint8, if any."""
+        """Predicts, and on process 0 writes the panels of an epoch.
+
+        Returns:
+            The montage of the panels (H,W,3) uint8; None where there are none, and elsewhere than
+            on process 0.
+        """
         if not self._batches:
             return None
         how = self._experiment.parallel
@@ -57,14 +65,24 @@ class Preview:
             )
             for batch in self._batches
         ]
-        real = np.concatenate([batch["example"] for batch in self._batches]) >= 0
-        hu = np.concatenate([batch["image"][..., 0] for batch in self._batches])
-        truth = np.concatenate([batch["label"] for batch in self._batches])
+        prediction = self._of_chosen(np.concatenate(predictions))
+        if not distributed.is_primary():
+            return None
         return overlays.write_epoch_change(
             self._directory,
             epoch,
-            hu[real],
-            truth[real],
-            np.concatenate(predictions)[real],
+            self._image[..., 0],
+            self._label,
+            prediction,
             names=self._names,
         )
+
+    def _rows(self, name: str) -> np.ndarray:
+        """An array of all batches of this process, (rows, ...)."""
+        return np.concatenate([batch[name] for batch in self._batches])
+
+    def _of_chosen(self, local_rows: np.ndarray) -> np.ndarray:
+        """Rows of all processes, in the order of the chosen slices."""
+        rows = distributed.gather_rows({"values": local_rows, "example": self._rows("example")})
+        order = [int(np.flatnonzero(rows["example"] == example)[0]) for example in self._chosen]
+        return rows["values"][order]

@@ -1,10 +1,10 @@
 """What a run remembers beside its arrays, as plain JSON: where it stands and what it has seen."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
@@ -17,9 +17,9 @@ CONFIG_FILE = "config.json"
 Sums = dict[str, np.ndarray]
 
 
-def add_sums(total: Sums, steps: list[Any]) -> Sums:
-    """Fetches the sums that steps returned and adds them to `total` in float64 or int64."""
-    for sums in jax.device_get(steps):
+def add_sums(total: Sums, steps: Sequence[Sums]) -> Sums:
+    """Adds the sums that steps returned to `total`, in float64 or int64."""
+    for sums in steps:
         wide = {
             name: np.asarray(value, np.float64 if value.dtype.kind == "f" else np.int64)
             for name, value in sums.items()

@@ -4,6 +4,7 @@ Steps are pure: a state or variables and a batch in, arrays out. Sums and counts
 means: the loop divides once, by the count of real examples over all devices and batches.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from mbh_jax import metrics
+from mbh_jax import gradients, metrics
 from mbh_jax.data import augment, preprocess
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.losses import Loss, pixel_cross_entropy
@@ -28,7 +29,8 @@ class Steps(NamedTuple):
 
     Attributes:
         train: `(state, batch, rng, *, axis_name=None) -> (state, sums)`; `rng` is the key of the
-            epoch, `sums` are totals over all devices.
+            epoch, `sums` are totals over all devices. With `train.max_nonfinite_steps` they hold
+            `nonfinite_steps`, 1 where the batch was skipped and all other sums are zero.
         evaluate: `(variables, batch) -> {name: (B, ...)}`, one row an example.
         predict: `(variables, batch) -> (B,H,W) uint8`, label values on the scan's own matrix.
     """
@@ -61,6 +63,23 @@ def _prediction_metrics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Ar
     }
 
 
+def _where(condition: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), on_true, on_false)
+
+
+def _skip_unless_finite(
+    old: TrainState, new: TrainState, sums: PyTree, objective: jax.Array
+) -> tuple[TrainState, PyTree]:
+    """`new` and `sums`; where the loss or the update is not finite, `old` and nothing but a count.
+
+    The step counts in either. The optimizer's own count, its place in the schedule, does not.
+    """
+    finite = jnp.isfinite(objective) & jnp.isfinite(sums["update_norm"])
+    state = _where(finite, new, old).replace(step=new.step)
+    sums = _where(finite, sums, jax.tree.map(jnp.zeros_like, sums))
+    return state, {**sums, "nonfinite_steps": (~finite).astype(jnp.int32)}
+
+
 def create_steps(
     config: ConfigDict,
     model: nn.Module,
@@ -81,47 +100,57 @@ def create_steps(
     def native_prediction(logits: jax.Array, batch: Batch) -> jax.Array:
         return preprocess.resize_logits(logits, *batch["image"].shape[1:3]).argmax(-1)
 
+    def forward(
+        params: PyTree, model_state: PyTree, batch: Batch, rng: jax.Array
+    ) -> tuple[PyTree, tuple[PyTree, PyTree]]:
+        """Sums of the loss's statistics; the model's new state and the sums of what is reported."""
+        keys = jax.vmap(jax.random.split)(example_keys(rng, batch["example"]))
+        augment_keys, dropout_keys = keys[:, 0], keys[:, 1]
+        image = network_input(augment.augment_hu(augment_keys, batch["image"], config.augment))
+        label = preprocess.resize_label(batch["label"], size)
+        image, label = augment.augment_geometry(augment_keys, image, label, config.augment)
+        logits, model_state = model.apply(
+            {"params": params, **model_state},
+            image,
+            train=True,
+            weight=batch["weight"],
+            dropout_keys=dropout_keys,
+            mutable=list(model_state),
+        )
+        reported = _prediction_metrics(jax.lax.stop_gradient(logits), label)
+        return _sum_over_examples(loss.statistics(logits, label), batch["weight"]), (
+            model_state,
+            _sum_over_examples(reported, batch["weight"]),
+        )
+
     def train_step(
         state: TrainState, batch: Batch, rng: jax.Array, *, axis_name: str | None = None
     ) -> tuple[TrainState, PyTree]:
         def total(tree: PyTree) -> PyTree:
             return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-        keys = jax.vmap(jax.random.split)(example_keys(rng, batch["example"]))
-        augment_keys, dropout_keys = keys[:, 0], keys[:, 1]
-        image = network_input(augment.augment_hu(augment_keys, batch["image"], config.augment))
-        label = preprocess.resize_label(batch["label"], size)
-        image, label = augment.augment_geometry(augment_keys, image, label, config.augment)
+        model_state, of_this_device = gradients.of_batch(
+            functools.partial(forward, rng=rng),
+            loss,
+            state,
+            batch,
+            total=total,
+            num_parts=config.train.accumulate_steps,
+        )
+        gradient, sums = total(of_this_device)
 
-        def statistics(params: PyTree) -> tuple[PyTree, tuple[jax.Array, PyTree]]:
-            logits, model_state = model.apply(
-                {"params": params, **state.model_state},
-                image,
-                train=True,
-                weight=batch["weight"],
-                dropout_keys=dropout_keys,
-                mutable=list(state.model_state),
-            )
-            sums = _sum_over_examples(loss.statistics(logits, label), batch["weight"])
-            return sums, (logits, model_state)
-
-        # The objective is a function of sums over all devices. Each device pulls the objective's
-        # gradient with respect to those sums back through its own share of them.
-        sums, pullback, (logits, model_state) = jax.vjp(statistics, state.params, has_aux=True)
-        sums = total(sums)
-        (gradients,) = pullback(jax.grad(loss.objective)(sums))
-        gradients = total(gradients)
-
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
-        state = state.replace(
+        sums["update_norm"] = optax.global_norm(updates)
+        new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             model_state=model_state,
             opt_state=opt_state,
         )
-        reported = _sum_over_examples(_prediction_metrics(logits, label), batch["weight"])
-        return state, {**total(reported), **sums, "update_norm": optax.global_norm(updates)}
+        if config.train.max_nonfinite_steps:
+            return _skip_unless_finite(state, new_state, sums, loss.objective(sums))
+        return new_state, sums
 
     def eval_step(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
         logits = predict_logits(variables, batch)

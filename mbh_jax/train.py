@@ -1,7 +1,7 @@
 """The training loop, from a configuration to a trained, evaluated network."""
 
-import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +10,22 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mbh_jax import config as config_rules
-from mbh_jax import evaluate, history, parallel
+from mbh_jax import evaluate, history, memory, nonfinite, parallel
 from mbh_jax.checkpoints import Checkpoints
-from mbh_jax.data.index import steps_per_epoch
-from mbh_jax.errors import UserError
+from mbh_jax.data.order import steps_per_epoch
+from mbh_jax.errors import Stopped, UserError
 from mbh_jax.experiment import Experiment, create_experiment
+from mbh_jax.preemption import StopRequest
 from mbh_jax.preview import Preview
-from mbh_jax.reporting import plots, writers
+from mbh_jax.profiling import StepProfiler
+from mbh_jax.reporting import writers
 from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
+from mbh_jax.reporting.run_files import RunFiles
 from mbh_jax.run_record import RunRecord, add_sums, check_same_network, check_same_run
 from mbh_jax.train_state import TrainState
 
 PyTree = Any
-
-TENSORBOARD_DIR = "tensorboard"
 
 
 def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
@@ -39,18 +40,24 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
 
     Raises:
         UserError: the configuration is wrong, the dataset missing, the workdir holds another run,
-            the loss is not finite, or the disk is full.
+            the loss is not finite, the devices' memory does not suffice, or the disk is full.
+        Stopped: SIGTERM or Ctrl-C came; what had been done is saved.
     """
     experiment = create_experiment(config)
-    with Checkpoints(workdir, experiment.parallel.replicated) as saved:
-        train(experiment, workdir, saved)
+    with (
+        StopRequest() as stop,
+        Checkpoints(workdir, experiment.parallel) as saved,
+        memory.out_of_memory_errors(config),
+    ):
+        train(experiment, workdir, saved, stop)
         saved.wait()
         best = saved.restore_variables("best", experiment.template.variables)
-    table = evaluate.write_tables(experiment, best, workdir, split="validation", checkpoint="best")
-    print(table)
+        evaluate.evaluate_split(
+            experiment, best, workdir, split="validation", checkpoint="best", stop=stop
+        )
 
 
-def train(experiment: Experiment, workdir: Path, saved: Checkpoints) -> None:
+def train(experiment: Experiment, workdir: Path, saved: Checkpoints, stop: StopRequest) -> None:
     """Takes the steps that are left; see `train_and_evaluate`."""
     config = experiment.config
     train_examples = experiment.index.examples("train", config.data.slices)
@@ -58,36 +65,49 @@ def train(experiment: Experiment, workdir: Path, saved: Checkpoints) -> None:
     num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
 
     state, record = begin_or_resume(experiment, saved, workdir)
-    writers.write_config(workdir, config)
-    preview = Preview(experiment, validation_examples, workdir)
     _log_setup(experiment, state, len(train_examples), len(validation_examples))
-
     step = int(state.step)
     with (
-        writers.TensorBoardWriter(workdir / TENSORBOARD_DIR, step) as events,
+        RunFiles(workdir, config, step) as run_files,
+        StepProfiler(config.profile.steps, workdir) as profiler,
         Progress(num_batches * config.train.num_epochs, step, config.train.batch_size) as progress,
     ):
+        preview = Preview(experiment, validation_examples, workdir)
+        loop = TrainingLoop(
+            experiment,
+            train_examples,
+            saved=saved,
+            stop=stop,
+            progress=progress,
+            profiler=profiler,
+        )
         while record.epoch < config.train.num_epochs and not record.early_stopping.should_stop:
             started = time.monotonic()
-            state, record = train_epoch(
-                experiment, state, record, train_examples, saved=saved, progress=progress
-            )
+            state, record = loop.run_epoch(state, record)
             trained = time.monotonic()
-            with progress.paused("validation"):
-                rows = evaluate.evaluate_examples(experiment, state.variables, validation_examples)
-                entry = history.entry(experiment, state, record, rows)
-                entry["train_seconds"] = trained - started
-                entry["validation_seconds"] = time.monotonic() - trained
-                _stop_unless_finite(entry["val_loss"], "validation loss", entry["step"])
-
-                record = record.end_epoch(entry)
-                state = apply_plateau_rule(experiment, state, entry["val_loss"])
-                picture = preview.draw(state.variables, record.epoch)
-                report_epoch(workdir, record, events, picture)
-                progress.message(history.line(entry, record.early_stopping.has_improved))
-                if record.early_stopping.has_improved:
-                    saved.save_best(state.variables, entry["step"], entry)
+            try:
+                stop.raise_if_set()
+                with progress.paused("validation"):
+                    rows = evaluate.evaluate_examples(
+                        experiment, state.variables, validation_examples, stop=stop
+                    )
+            except Stopped:
                 save_last(experiment, saved, state, record)
+                raise
+            entry = history.entry(experiment, state, record, rows)
+            entry["train_seconds"] = trained - started
+            entry["validation_seconds"] = time.monotonic() - trained
+            nonfinite.check_validation_loss(entry["val_loss"], entry["epoch"])
+
+            record = record.end_epoch(entry)
+            state = apply_plateau_rule(experiment, state, entry["val_loss"])
+            with progress.paused("pictures"):
+                run_files.write_epoch(record.history, preview.draw(state.variables, record.epoch))
+            progress.message(history.line(entry, record.early_stopping.has_improved))
+            # Last, so that a run killed before does it all again.
+            if record.early_stopping.has_improved:
+                saved.save_best(state.variables, entry["step"], entry)
+            save_last(experiment, saved, state, record)
 
 
 def begin_or_resume(
@@ -129,11 +149,11 @@ def begin_from_variables(config: ConfigDict, workdir: Path, variables: PyTree) -
     """
     config_rules.validate(config, jax.device_count())
     how = parallel.create_parallel(config.parallel.mode)
-    with Checkpoints(workdir, how.replicated) as saved:
+    with Checkpoints(workdir, how) as saved:
         if saved.has_initial() or saved.last_record() is not None:
             raise UserError(f"{workdir} already holds a run: give another --workdir")
         writers.write_config(workdir, config)
-        saved.save_initial(jax.device_put(variables, how.replicated), {})
+        saved.save_initial(variables, {})
     log.info("wrote %s", workdir)
 
 
@@ -146,95 +166,108 @@ def save_last(
     )
 
 
-def train_epoch(
-    experiment: Experiment,
-    state: TrainState,
-    record: RunRecord,
-    examples: np.ndarray,
-    *,
-    saved: Checkpoints,
-    progress: Progress,
-) -> tuple[TrainState, RunRecord]:
-    """Takes the steps of an epoch that are left, and adds up what they return.
+class TrainingLoop:
+    """Takes the steps of an epoch, and adds up what they return.
 
     The loop waits for the device at logging steps and at checkpoints only.
 
     Args:
         experiment: data and compiled steps.
-        state: donated; use the returned one.
-        record: its `epoch`, `batch` and `sums` say where to begin.
         examples: (n,) int32, the examples to train on.
         saved: gets a checkpoint every `config.train.checkpoint_every_steps` steps.
+        stop: asked after every step.
         progress: shows each step, and the loss at logging steps.
-
-    Returns:
-        State and record after the last batch; the record's `sums` are of the whole epoch.
-
-    Raises:
-        UserError: the loss is not finite.
+        profiler: traces the steps it is to.
     """
-    config = experiment.config
-    num_batches = steps_per_epoch(len(examples), config.train.batch_size)
-    rng = jax.random.fold_in(jax.random.key(config.seed), record.epoch)
-    step = int(state.step)
-    pending: list[Any] = []
 
-    def fetch(record: RunRecord) -> RunRecord:
-        """Adds the sums still on the device to the record's, and checks their loss."""
-        recent = add_sums({}, pending)
-        loss = history.objective(experiment, recent)
-        _stop_unless_finite(loss, "loss", step)
-        _stop_unless_finite(float(recent["update_norm"]), "size of the updates", step)
-        progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
-        sums = add_sums(record.sums, [recent])
+    def __init__(
+        self,
+        experiment: Experiment,
+        examples: np.ndarray,
+        *,
+        saved: Checkpoints,
+        stop: StopRequest,
+        progress: Progress,
+        profiler: StepProfiler,
+    ):
+        self._experiment = experiment
+        self._examples = examples
+        self._saved = saved
+        self._stop = stop
+        self._progress = progress
+        self._profiler = profiler
+        self._train_step: Callable[..., tuple[TrainState, PyTree]] | None = None
+
+    def run_epoch(self, state: TrainState, record: RunRecord) -> tuple[TrainState, RunRecord]:
+        """Takes the steps of an epoch that are left, or those until it is to stop.
+
+        Args:
+            state: donated; use the returned one.
+            record: its `epoch`, `batch` and `sums` say where to begin.
+
+        Returns:
+            State and record after the last batch taken; the record's `sums` are of all batches of
+            the epoch so far.
+
+        Raises:
+            UserError: the loss or an update is not finite.
+        """
+        config = self._experiment.config
+        num_batches = steps_per_epoch(len(self._examples), config.train.batch_size)
+        rng = jax.random.fold_in(jax.random.key(config.seed), record.epoch)
+        step = int(state.step)
+        pending: list[PyTree] = []
+
+        batches = self._experiment.train_batches(self._examples, record.epoch, record.batch)
+        on_devices = parallel.prefetch(batches, self._experiment.parallel)
+        for _, batch in self._progress.watch_input(on_devices):
+            step += 1
+            self._profiler.before_step(step)
+            state, sums = self._take_step(state, batch, rng)
+            self._profiler.after_step(step, sums)
+            pending.append(sums)
+            record = record._replace(batch=record.batch + 1)
+            self._progress.update(step, epoch=record.epoch + 1)
+            if step % config.train.log_every_steps == 0:
+                record = self._fetch(record, pending, step)
+            stopping = self._stop.is_set()
+            every = config.train.checkpoint_every_steps
+            # After the last batch the end of the epoch saves, with what it adds to the record.
+            due = every and step % every == 0 and record.batch < num_batches
+            if due and not stopping:
+                record = self._fetch(record, pending, step)
+                save_last(self._experiment, self._saved, state, record)
+            if stopping:
+                break
+        return state, self._fetch(record, pending, step)
+
+    def _take_step(
+        self, state: TrainState, batch: PyTree, rng: jax.Array
+    ) -> tuple[TrainState, PyTree]:
+        if self._train_step is None:
+            self._train_step = self._experiment.train_step
+            if self._experiment.parallel.ahead_of_time:
+                compiled = self._train_step.lower(state, batch, rng).compile()
+                memory.report(compiled, self._experiment.config)
+                self._train_step = compiled
+        return self._train_step(state, batch, rng)
+
+    def _fetch(self, record: RunRecord, pending: list[PyTree], step: int) -> RunRecord:
+        """Adds the sums still on the devices to the record's, checks them and shows the loss."""
+        if not pending:
+            return record
+        fetched = jax.device_get(pending)
         pending.clear()
-        return record._replace(sums=sums)
-
-    batches = experiment.train_batches(examples, record.epoch, start_batch=record.batch)
-    for _, batch in parallel.prefetch(batches, experiment.parallel):
-        state, sums = experiment.train_step(state, batch, rng)
-        pending.append(sums)
-        step += 1
-        record = record._replace(batch=record.batch + 1)
-        progress.update(step, epoch=record.epoch + 1)
-        if step % config.train.log_every_steps == 0:
-            record = fetch(record)
-        every = config.train.checkpoint_every_steps
-        # After the last batch the end of the epoch saves, with what it adds to the record.
-        if every and step % every == 0 and record.batch < num_batches:
-            record = fetch(record) if pending else record
-            save_last(experiment, saved, state, record)
-    return state, fetch(record) if pending else record
+        nonfinite.check_steps(self._experiment, record, fetched, self._examples)
+        loss = history.objective(self._experiment, add_sums({}, fetched))
+        self._progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
+        return record._replace(sums=add_sums(record.sums, fetched))
 
 
 def apply_plateau_rule(experiment: Experiment, state: TrainState, val_loss: float) -> TrainState:
     """Tells the plateau rule an epoch's validation loss; it may lower the learning rate."""
     _, plateau = experiment.plateau.update({}, state.plateau, value=val_loss)
-    return state.replace(plateau=jax.device_put(plateau, experiment.parallel.replicated))
-
-
-def report_epoch(
-    workdir: Path,
-    record: RunRecord,
-    events: writers.TensorBoardWriter,
-    picture: np.ndarray | None,
-) -> None:
-    """Writes history, curves and TensorBoard events after an epoch."""
-    writers.write_history(workdir, record.history)
-    plots.write_plots(workdir, record.history)
-    entry = record.history[-1]
-    scalars = {name: value for name, value in entry.items() if name not in ("epoch", "step")}
-    events.scalars(entry["step"], scalars)
-    if picture is not None:
-        events.image(entry["step"], "validation slices: truth and prediction", picture)
-
-
-def _stop_unless_finite(loss: float, name: str, step: int) -> None:
-    if not math.isfinite(loss):
-        raise UserError(
-            f"the {name} is not finite ({loss}) at step {step}: the last good checkpoint is kept; "
-            "lower optimizer.learning_rate or set optimizer.clip_norm, and give a new --workdir"
-        )
+    return state.replace(plateau=experiment.parallel.replicate(plateau))
 
 
 def _log_setup(

@@ -7,12 +7,20 @@ import jax
 import pytest
 from tiny_ct import write_tiny_source
 
+from mbh_jax.reporting.log import log
+
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Compiles a step once a session, however many runs take it."""
     jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("xla")))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def log_reaches_caplog(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command called in this process would have turned that off."""
+    monkeypatch.setattr(log, "propagate", True)
 
 
 @pytest.fixture

@@ -87,6 +87,13 @@ def test_recipe_runs_a_step(name: str) -> None:
         ("parallel.mode", "xmap", "parallel.mode must be one of pmap, jit"),
         ("data.image_size", 500, "multiple of 128, such as 384"),
         ("augment.flip", 1, "augment.flip must be True or False"),
+        ("model.remat", "yes", "model.remat must be True or False"),
+        ("train.accumulate_steps", 0, "train.accumulate_steps must be a whole number of 1 or more"),
+        ("train.max_nonfinite_steps", -1, "max_nonfinite_steps must be a whole number of 0"),
+        ("profile.steps", "15:10", "profile.steps must be empty, or a first and a later last step"),
+        ("profile.steps", "0:10", "profile.steps must be empty"),
+        ("profile.steps", "10", "profile.steps must be empty"),
+        ("profile.steps", 10, "profile.steps must be empty"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_must_be(
@@ -118,11 +125,44 @@ def test_a_batch_must_divide_over_the_devices(config: ConfigDict) -> None:
         config_rules.validate(config, num_devices=8)
 
 
+def test_parts_of_a_batch_must_divide_over_the_devices(config: ConfigDict) -> None:
+    config.train.batch_size = 20
+    config.train.accumulate_steps = 3
+    message = r"batch_size=20 does not divide over 4 devices and train\.accumulate_steps=3: .*=24"
+    with pytest.raises(UserError, match=message):
+        config_rules.validate(config, num_devices=4)
+    config.train.batch_size = 24
+    config_rules.validate(config, num_devices=4)
+
+
+def test_a_range_of_steps_to_profile_is_taken(config: ConfigDict) -> None:
+    config.profile.steps = "9:15"
+    config_rules.validate(config, num_devices=1)
+
+
 def test_differences_leave_out_what_may_change_on_resuming(config: ConfigDict) -> None:
     saved = config.to_dict()
     config.train.num_epochs = 7
     config.eval.split = "validation"
     config.parallel.mode = "jit"
+    config.model.remat = True
+    config.train.accumulate_steps = 2
+    config.train.max_nonfinite_steps = 3
+    config.profile.steps = "10:15"
     assert config_rules.differences(saved, config) == []
     config.model.dilation = 3
     assert config_rules.differences(saved, config) == ["model.dilation: 1 -> 3"]
+
+
+def test_parts_may_not_change_on_resuming_with_batch_statistics(config: ConfigDict) -> None:
+    config.model.norm = "batch"
+    saved = config.to_dict()
+    config.train.accumulate_steps = 2
+    assert config_rules.differences(saved, config) == ["train.accumulate_steps: 1 -> 2"]
+
+
+def test_the_length_may_not_change_where_the_schedule_ends_with_it(config: ConfigDict) -> None:
+    config.optimizer.schedule = "cosine"
+    saved = config.to_dict()
+    config.train.num_epochs = 7
+    assert config_rules.differences(saved, config) == ["train.num_epochs: 100 -> 7"]

@@ -70,3 +70,16 @@ def test_sums_over_parts_give_the_loss_of_the_whole(example):
     np.testing.assert_allclose(
         loss.objective(together), loss.objective(summed(loss, logits, label, [0, 1, 2])), rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("loss", [losses.cross_entropy(), losses.cross_entropy_dice(1.0)])
+def test_a_linear_loss_has_one_gradient_for_all_statistics(example, loss):
+    logits, label = example
+    gradients = [
+        jax.grad(loss.objective)(summed(loss, factor * logits, label, [0, 1, 2]))
+        for factor in (1.0, 3.0)
+    ]
+    for gradient in gradients:
+        del gradient["examples"]
+    same = jax.tree.map(lambda a, b: np.allclose(a, b, rtol=1e-6), *gradients)
+    assert all(jax.tree.leaves(same)) == loss.linear

@@ -1,90 +1,34 @@
-"""One step body, the same numbers on one device and on four, under pmap and under jit.
+"""One step body: the same numbers on any devices, under pmap and jit, whole or in parts.
 
-Runs in processes of its own, because the number of simulated devices is fixed when JAX starts.
+What needs several devices runs in processes of its own: the number of simulated devices is fixed
+when JAX starts.
 """
 
 import json
 import os
 import subprocess
 import sys
-import textwrap
+from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
+import step_runs
 
-SCRIPT = textwrap.dedent(
-    """
-    import json, sys
-    import jax, numpy as np
-    from configs import smoke
-    from mbh_jax import losses, models, optimizers, parallel, steps
-    from mbh_jax.labels import NUM_CLASSES
-    from mbh_jax.train_state import TrainState
-
-    loss_name, norm, real = sys.argv[1:]
-    config = smoke.get_config()
-    config.data.image_size = 16
-    config.augment.flip = True
-    config.augment.hu_noise_hu = 2.0
-    config.model.norm = norm
-    config.model.dropout_rate = 0.3
-
-    def run(mode, num_devices):
-        how = parallel.create_parallel(mode, jax.devices()[:num_devices])
-        model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
-        loss = losses.create_loss(loss_name, 1.0)
-        optimizer = optimizers.create_optimizer(config.optimizer, lambda _: 1e-3)
-        made = steps.create_steps(config, model, loss, optimizer)
-        train = parallel.compile_train_step(made.train, how)
-        evaluate = parallel.compile_eval_step(made.evaluate, how)
-        image = np.zeros((1, 16, 16, 3), np.float32)
-        plateau = optimizers.create_plateau(config.optimizer)
-        state = TrainState.create(model.init(jax.random.key(0), image), optimizer, plateau)
-        state = jax.device_put(state, how.replicated)
-        rng = np.random.default_rng(0)
-        weight = (np.arange(8) < int(real)).astype(np.float32)
-        reported = []
-        for _ in range(3):
-            label = rng.integers(0, 6, (8, 16, 16)).astype(np.uint8)
-            noise = rng.normal(0, 5, (8, 16, 16))
-            batch = {
-                "image": (20 + 10 * label + noise).astype(np.int16)[..., None],
-                "label": label,
-                "weight": weight,
-                "example": np.where(weight > 0, rng.integers(0, 1000, 8), -1).astype(np.int32),
-                "volume": np.zeros(8, np.int32),
-                "slice_index": np.zeros(8, np.int32),
-            }
-            state, sums = train(state, parallel.put_batch(batch, how), jax.random.key(5))
-            reported.append({
-                "loss": float(loss.objective(sums)),
-                "examples": float(sums["examples"]),
-                "pixels": int(sums["confusion"].sum()),
-                "dice": float(sums["dice_coef_multiclass"]),
-            })
-        rows = parallel.local_rows(evaluate(state.variables, parallel.put_batch(batch, how)), how)
-        parameters = np.concatenate([np.ravel(x) for x in jax.tree.leaves(state.params)])
-        return {
-            "steps": reported,
-            "parameters": parameters[::37].tolist(),
-            "statistics": [np.asarray(x).tolist() for x in jax.tree.leaves(state.model_state)],
-            "evaluated": rows["cross_entropy"].tolist(),
-            "confusion": rows["native_confusion"].sum((1, 2)).tolist(),
-        }
-
-    devices = (("pmap", 1), ("pmap", 4), ("jit", 1), ("jit", 4))
-    print(json.dumps([run(mode, number) for mode, number in devices]))
-    """
-)
+from mbh_jax import losses, parallel
 
 
-def run_all(loss, norm, real):
+def run_all(runs, **what):
+    """Each of `runs`, (mode, devices, parts), in one process of 8 simulated devices."""
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
     }
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, loss, norm, str(real)],
+        [sys.executable, step_runs.__file__, json.dumps({"runs": runs, **what})],
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         env=environment,
@@ -99,17 +43,101 @@ def flat(result):
     return np.concatenate([np.ravel(numbers), result["parameters"], np.ravel(result["evaluated"])])
 
 
+def assert_same(other, reference):
+    np.testing.assert_allclose(flat(other), flat(reference), rtol=2e-4, atol=2e-5)
+    for ours, theirs in zip(other["statistics"], reference["statistics"], strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "norm"), [("cross_entropy", "none"), ("cross_entropy_dice", "batch")]
 )
 def test_devices_and_modes_give_the_same_numbers_with_padded_batches(loss, norm):
     real = 5  # of 8: on four devices one has half a share and one has none
-    reference, *others = run_all(loss, norm, real)
+    runs = [(mode, devices, 1) for mode in ("pmap", "jit") for devices in (1, 2, 4, 8)]
+    reference, *others = run_all(runs, loss=loss, norm=norm, real=real)
     assert [step["examples"] for step in reference["steps"]] == [real] * 3
     assert [step["pixels"] for step in reference["steps"]] == [real * 16 * 16] * 3
     assert reference["confusion"] == [16 * 16] * 8
     for other in others:
-        np.testing.assert_allclose(flat(other), flat(reference), rtol=2e-4, atol=2e-5)
-        for ours, theirs in zip(other["statistics"], reference["statistics"], strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        assert_same(other, reference)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["cross_entropy", "cross_entropy_dice"])
+def test_a_batch_in_parts_gives_the_numbers_of_the_whole(loss):
+    runs = [("pmap", 1, 1), ("pmap", 1, 4), ("jit", 1, 8), ("pmap", 4, 2), ("jit", 4, 2)]
+    reference, *others = run_all(runs, loss=loss, norm="group", real=5)
+    for other in others:
+        assert_same(other, reference)
+
+
+@pytest.mark.slow
+def test_batch_statistics_are_of_the_same_parts_on_any_devices():
+    runs = [("jit", 1, 4), ("pmap", 2, 4), ("jit", 2, 4)]
+    # Three real rows: the last of four parts has none.
+    reference, *others = run_all(runs, loss="cross_entropy_dice", norm="batch", real=3)
+    for other in others:
+        assert_same(other, reference)
+
+
+def compiled_step(**changes):
+    """A compiled training step on one device, and a state and a batch for it."""
+    config = step_runs.tiny_config("batch")
+    config.train.update(changes)
+    how = parallel.create_parallel("jit", jax.devices()[:1])
+    made, state = step_runs.create(config, losses.cross_entropy_dice(), how)
+    batch = parallel.put_batch(step_runs.tiny_batch(np.random.default_rng(0)), how)
+    train = parallel.compile_train_step(made.train, how)
+    return train.lower(state, batch, jax.random.key(0)).compile()
+
+
+def test_parts_need_less_memory_than_the_whole():
+    whole = compiled_step().memory_analysis().temp_size_in_bytes
+    parts = compiled_step(accumulate_steps=4).memory_analysis().temp_size_in_bytes
+    assert parts < 0.5 * whole
+
+
+def undefined_without_blood():
+    """Cross-entropy over a slice's share of blood: 0/0 for a slice that has none."""
+
+    def statistics(logits, label):
+        share = (label > 0).mean(axis=(1, 2))
+        return {"cross_entropy": losses.pixel_cross_entropy(logits, label) * share / share}
+
+    return losses.cross_entropy()._replace(statistics=statistics)
+
+
+def test_a_batch_without_a_finite_loss_changes_nothing_but_the_count_of_steps():
+    config = step_runs.tiny_config("batch")
+    config.train.max_nonfinite_steps = 1
+    how = parallel.create_parallel("jit", jax.devices()[:1])
+    made, start = step_runs.create(config, undefined_without_blood(), how)
+    good = step_runs.tiny_batch(np.random.default_rng(0))
+    bad = good | {"label": np.zeros_like(good["label"])}
+    step = jax.jit(made.train)
+
+    skipped, nothing = step(start, parallel.put_batch(bad, how), jax.random.key(0))
+    assert int(skipped.step) == 1
+    jax.tree.map(np.testing.assert_array_equal, skipped.replace(step=start.step), start)
+    assert int(nothing.pop("nonfinite_steps")) == 1
+    assert all(not np.any(total) for total in jax.tree.leaves(nothing))
+
+    after, sums = step(skipped, parallel.put_batch(good, how), jax.random.key(0))
+    expected, expected_sums = step(start, parallel.put_batch(good, how), jax.random.key(0))
+    assert int(after.step) == 2
+    jax.tree.map(np.testing.assert_array_equal, after.replace(step=expected.step), expected)
+    jax.tree.map(np.testing.assert_array_equal, sums, expected_sums)
+    assert int(sums["nonfinite_steps"]) == 0
+    assert np.isfinite(sums["cross_entropy"]) and sums["update_norm"] > 0
+    assert any(jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after, start)), strict=True))
+
+
+def test_without_steps_to_skip_nothing_is_counted():
+    config = step_runs.tiny_config("none")
+    how = parallel.create_parallel("jit", jax.devices()[:1])
+    made, state = step_runs.create(config, losses.cross_entropy(), how)
+    batch = parallel.put_batch(step_runs.tiny_batch(np.random.default_rng(0)), how)
+    _, sums = jax.eval_shape(made.train, state, batch, jax.random.key(0))
+    assert "nonfinite_steps" not in sums

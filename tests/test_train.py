@@ -53,7 +53,7 @@ def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 def last_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
     experiment = create_experiment(config)
-    with Checkpoints(workdir, experiment.parallel.replicated) as saved:
+    with Checkpoints(workdir, experiment.parallel) as saved:
         restored = saved.restore_last(experiment.template)
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restored.arrays)]
 
@@ -114,7 +114,7 @@ def test_best_checkpoint_is_of_the_lowest_validation_loss(
     entries = json.loads((undisturbed / "history.json").read_text())
     best = min(entries, key=lambda entry: entry["val_loss"])
     experiment = create_experiment(config)
-    with Checkpoints(undisturbed, experiment.parallel.replicated) as saved:
+    with Checkpoints(undisturbed, experiment.parallel) as saved:
         restored = saved.restore_variables("best", experiment.template.variables)
     assert restored.step == best["step"]
     rows = evaluate.evaluate_examples(
@@ -240,7 +240,7 @@ def test_an_epoch_that_ends_on_a_checkpoint_step_keeps_its_record(
     examples = create_experiment(config).index.num_examples("train", "all")
     config.train.checkpoint_every_steps = -(-examples // config.train.batch_size)
     train.train_and_evaluate(config, workdir)
-    with Checkpoints(workdir, create_experiment(config).parallel.replicated) as saved:
+    with Checkpoints(workdir, create_experiment(config).parallel) as saved:
         record = saved.last_record()
     assert record is not None
     assert (record["epoch"], record["batch"], len(record["history"])) == (1, 0, 1)
@@ -260,17 +260,32 @@ def test_a_best_checkpoint_without_a_whole_state_is_of_no_run(
     assert best.name == str(entries[0]["step"])
 
 
-@pytest.mark.parametrize("removed", ["record", "variables", "variables/manifest.ocdbt"])
-def test_a_damaged_checkpoint_is_named(
-    config: ConfigDict, undisturbed: Path, tmp_path: Path, removed: str
+def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(undisturbed, workdir)
     newest = max((workdir / "checkpoints" / "last").glob("[0-9]*"), key=lambda path: int(path.name))
-    part = newest / removed
-    shutil.rmtree(part) if part.is_dir() else part.unlink()
-    with pytest.raises(UserError, match=f"last/{newest.name}: damaged"):
-        train.train_and_evaluate(config, workdir)
+    shutil.rmtree(newest / "variables")
+    train.train_and_evaluate(config, workdir)
+    assert f"last/{newest.name}: damaged, moved to " in caplog.text
+    for ours, theirs in zip(
+        last_state(config, workdir), last_state(config, undisturbed), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    losses = "train_losses.csv"
+    assert (workdir / losses).read_bytes() == (undisturbed / losses).read_bytes()
+
+
+def test_a_damaged_best_checkpoint_is_named(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    (best,) = (workdir / "checkpoints" / "best").iterdir()
+    (best / "variables" / "manifest.ocdbt").unlink()
+    with pytest.raises(UserError, match=f"best/{best.name}: damaged"):
+        evaluate.evaluate_checkpoint(config, workdir)
 
 
 def test_slices_of_several_matrices_are_counted_at_their_own(

@@ -14,8 +14,11 @@ import tqdm
 
 from data_prep.phantom.dataset import DatasetSpec, prepare_output, write_volumes
 from data_prep.phantom.plan import PREVALENCES
+from data_prep.phantom.stored_headers import read_headers
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+
+_NUM_VOLUMES = 24
 
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -26,7 +29,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--num_volumes", type=int, default=24, help="volumes (default 24)")
+    parser.add_argument(
+        "--num_volumes",
+        type=int,
+        help=f"volumes (default {_NUM_VOLUMES}, or one for each of --headers)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="0 or above (default 0)")
     parser.add_argument("--size", type=int, default=256, help="rows and columns (default 256)")
     parser.add_argument(
@@ -37,6 +44,11 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max_slices", type=int, help="at most so many slices a volume, further apart: for tests"
+    )
+    parser.add_argument(
+        "--headers",
+        type=Path,
+        help="CSV of real files' NIfTI headers: names, slices, spacing and tilt come from it",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")
     parser.add_argument("--overwrite", action="store_true", help="replace a data set in --output")
@@ -52,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parse_arguments(argv)
     if args.workers < 1:
         raise UserError(f"--workers {args.workers} is out of range: give 1 or more")
-    spec = DatasetSpec(args.num_volumes, args.seed, args.size, args.prevalence, args.max_slices)
+    headers = () if args.headers is None else tuple(read_headers(args.headers))
+    num_volumes = args.num_volumes
+    if num_volumes is None:
+        num_volumes = len(headers) or _NUM_VOLUMES
+    spec = DatasetSpec(num_volumes, args.seed, args.size, args.prevalence, args.max_slices, headers)
     plans = spec.plans()
     prepare_output(args.output, args.overwrite)
     written = write_volumes(spec, args.output, args.workers)

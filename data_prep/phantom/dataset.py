@@ -8,21 +8,26 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_prep.phantom.head import check_size, make_head
+from data_prep.phantom.head import Head, check_size, make_head
 from data_prep.phantom.nifti import IMAGES, LABELS, write_head
 from data_prep.phantom.plan import HeadPlan, plan_head
+from data_prep.phantom.stored_headers import StoredHeader, make_head_like
 from mbh_jax.errors import UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class DatasetSpec:
-    """What to make; the arguments of `make_head` for volumes 0 to `num_volumes` - 1."""
+    """What to make; the arguments of `make_head` for volumes 0 to `num_volumes` - 1.
+
+    Where there are `headers`, volume n has the names and the geometry of header n.
+    """
 
     num_volumes: int
     seed: int
     size: int
     prevalence: str
     max_slices: int | None = None
+    headers: tuple[StoredHeader, ...] = ()
 
     def plans(self) -> list[HeadPlan]:
         """The plans of all volumes.
@@ -32,8 +37,29 @@ class DatasetSpec:
         """
         if self.num_volumes < 1:
             raise UserError(f"num_volumes {self.num_volumes} is out of range: give 1 or more")
+        if self.headers and self.num_volumes > len(self.headers):
+            raise UserError(
+                f"num_volumes {self.num_volumes} is out of range: there are {len(self.headers)} "
+                "headers"
+            )
+        if self.headers and self.max_slices is not None:
+            raise UserError("max_slices and headers both say how many slices: give one of them")
         check_size(self.size, self.max_slices)
-        return [plan_head(self.seed, index, self.prevalence) for index in range(self.num_volumes)]
+        return [self.plan(index) for index in range(self.num_volumes)]
+
+    def plan(self, index: int) -> HeadPlan:
+        """The plan of one volume."""
+        plan = plan_head(self.seed, index, self.prevalence)
+        if not self.headers:
+            return plan
+        stored = self.headers[index]
+        return dataclasses.replace(plan, patient_id=stored.patient_id, study_id=stored.study_id)
+
+    def head(self, index: int) -> Head:
+        """Makes one volume."""
+        if self.headers:
+            return make_head_like(self.headers[index], self.plan(index), self.size)
+        return make_head(self.seed, index, self.size, self.prevalence, self.max_slices)
 
 
 def write_volumes(spec: DatasetSpec, output: Path, workers: int) -> Iterator[int]:
@@ -73,6 +99,6 @@ def prepare_output(output: Path, overwrite: bool) -> None:
 
 
 def _write_volume(spec: DatasetSpec, output: Path, index: int) -> int:
-    head = make_head(spec.seed, index, spec.size, spec.prevalence, spec.max_slices)
+    head = spec.head(index)
     write_head(head, output)
     return head.hu.shape[2]

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 
@@ -45,6 +46,7 @@ class Head:
         affine: (4, 4) float64, voxel to RAS+ in mm.
         spacing_mm: voxel size along i, j, k.
         tilt_rad: gantry tilt.
+        header: the real file's header that it is to be written with, if any.
     """
 
     plan: HeadPlan
@@ -54,6 +56,7 @@ class Head:
     affine: npt.NDArray[np.float64]
     spacing_mm: tuple[float, float, float]
     tilt_rad: float
+    header: nib.Nifti1Header | None = None
 
     @property
     def name(self) -> str:
@@ -78,7 +81,11 @@ def make_head(
     """
     check_size(size, max_slices)
     plan = plan_head(seed, index, prevalence)
-    scan = draw_scan(plan.rng(STREAM_SCAN), size, max_slices)
+    return scan_head(plan, draw_scan(plan.rng(STREAM_SCAN), size, max_slices))
+
+
+def scan_head(plan: HeadPlan, scan: Scan) -> Head:
+    """Renders a planned head as a scan sees it."""
     rendering = _render_plan(plan, scan)
     hu = add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu)
     return Head(

@@ -18,6 +18,8 @@ from data_prep.phantom.head import Head
 
 IMAGES = "images"
 LABELS = "ground truths"
+SINGLE_FILE_OFFSET = 352.0
+"""Where voxels begin in a .nii file without extensions."""
 
 
 def write_head(head: Head, output: Path) -> None:
@@ -33,12 +35,18 @@ def write_head(head: Head, output: Path) -> None:
 
 def nifti_bytes(head: Head, voxels: npt.NDArray[np.int16] | npt.NDArray[np.uint16]) -> bytes:
     """The uncompressed .nii file of `voxels` (i, j, k) with the geometry of `head`."""
-    header = nib.Nifti1Header(endianness="<", check=False)
+    header = _bhsd_header(head) if head.header is None else head.header.copy()
     header.set_data_dtype(voxels.dtype)
-    header.set_data_shape(voxels.shape)
+    no_extension = bytes(4)
+    return header.binaryblock + no_extension + voxels.tobytes(order="F")
+
+
+def _bhsd_header(head: Head) -> nib.Nifti1Header:
+    header = nib.Nifti1Header(endianness="<", check=False)
+    header.set_data_shape(head.hu.shape)
     header["regular"] = b"r"
     header["pixdim"] = [-1.0, *head.spacing_mm, 0.0, 0.0, 0.0, 0.0]
-    header["vox_offset"] = 352.0
+    header["vox_offset"] = SINGLE_FILE_OFFSET
     header["scl_slope"] = np.nan
     header["scl_inter"] = np.nan
     header["xyzt_units"] = 2
@@ -52,8 +60,7 @@ def nifti_bytes(head: Head, voxels: npt.NDArray[np.int16] | npt.NDArray[np.uint1
     for axis, name in enumerate(("qoffset_x", "qoffset_y", "qoffset_z")):
         header[name] = head.affine[axis, 3]
     header["magic"] = b"n+1"
-    no_extension = bytes(4)
-    return header.binaryblock + no_extension + voxels.tobytes(order="F")
+    return header
 
 
 def _compressed(content: bytes) -> bytes:

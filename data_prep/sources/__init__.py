@@ -1,5 +1,6 @@
 """Where volumes come from: a zip or folder in any of `layouts.LAYOUTS`, found out by looking."""
 
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -59,7 +60,15 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
         listed = ", ".join(f"{name} in {root}" for name, root in found)
         raise UserError(f"{path}: several data sets ({listed}): give one, or --layout")
     ((name, root),) = found
-    cases, bad_cases = LAYOUTS[name].cases(listing, root, options or Options())
+    options = options or Options()
+    for option in dataclasses.fields(options):
+        is_given = getattr(options, option.name) != option.default
+        if is_given and option.name not in LAYOUTS[name].options:
+            raise UserError(
+                f"--{option.name}: means nothing to {path}, of layout {name}: remove it, or give "
+                "another --layout"
+            )
+    cases, bad_cases = LAYOUTS[name].cases(listing, root, options)
     cases.sort(key=lambda case: case.volume_id)
     for first, second in itertools.pairwise(cases):
         if first.volume_id == second.volume_id:

@@ -1,6 +1,8 @@
 """Files of a source: in a folder, or in a zip that is read without unpacking it."""
 
 import contextlib
+import os
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +12,7 @@ from typing import BinaryIO, cast
 from mbh_jax.errors import UserError
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii")
+_SUFFIX = re.compile(r"\.(nii|nii\.gz|png)$", re.IGNORECASE)
 
 _ENCRYPTED = 0x1
 """Bit of a zip member's flags."""
@@ -85,11 +88,7 @@ def list_files(path: Path) -> Listing:
         UserError: if it is neither, or a zip that is damaged, encrypted, or not to be trusted.
     """
     if path.is_dir():
-        names = [
-            PurePosixPath(file.relative_to(path).as_posix())
-            for file in path.rglob("*")
-            if file.is_file()
-        ]
+        names = [PurePosixPath(file.relative_to(path).as_posix()) for file in _files_below(path)]
     elif path.is_file():
         names = _zip_members(path)
     else:
@@ -99,12 +98,33 @@ def list_files(path: Path) -> Listing:
 
 def is_volume(file: PurePosixPath) -> bool:
     """Whether it is named as NIfTI."""
-    return file.name.endswith(VOLUME_SUFFIXES)
+    return file.name.lower().endswith(VOLUME_SUFFIXES)
 
 
 def stem(file: PurePosixPath) -> str:
-    """A file's name without .nii, .nii.gz or .png."""
-    return file.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".png")
+    """A file's name without .nii, .nii.gz or .png, in capitals or not."""
+    return _SUFFIX.sub("", file.name)
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Files, also in folders that are linked in; links that lead nowhere too, to be told of."""
+    entered: set[str] = set()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(
+            f"{error.filename}: cannot be read ({error.strerror}): check its permissions"
+        )
+
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        folders.sort()
+        # A link to a folder above would go round for ever.
+        place = os.path.realpath(parent)
+        if place in entered:
+            folders.clear()
+            continue
+        entered.add(place)
+        files = (Path(parent, name) for name in names)
+        yield from (file for file in files if file.is_file() or not file.exists())
 
 
 def _is_shown(file: PurePosixPath) -> bool:

@@ -4,9 +4,10 @@ Each layout is a pair of functions: `find` gives the folders in a listing that h
 and `cases` lists one's cases. Folders and files that belong to no layout are passed over.
 """
 
+import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -14,6 +15,14 @@ from typing import NamedTuple
 from data_prep.sources import png
 from data_prep.sources.cases import BadCase, Case, NiftiLabel, patient_of
 from data_prep.sources.files import Listing, SourceFile, is_volume, stem
+from data_prep.sources.pairing import (
+    by_stem,
+    is_picture,
+    names_of,
+    pictures_in,
+    volumes_in,
+    without_partner,
+)
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES, LABELS
 
@@ -47,11 +56,17 @@ Cases = tuple[list[Case], list[BadCase]]
 
 
 class Layout(NamedTuple):
-    """See the module's docstring."""
+    """See the module's docstring.
+
+    Attributes:
+        what: the files, for errors.
+        options: those of `Options` that mean something here.
+    """
 
     find: Callable[[Listing], set[PurePosixPath]]
     cases: Callable[[Listing, PurePosixPath, Options], Cases]
     what: str
+    options: tuple[str, ...] = ()
 
 
 def _find_bhsd(listing: Listing) -> set[PurePosixPath]:
@@ -64,13 +79,13 @@ def _find_bhsd(listing: Listing) -> set[PurePosixPath]:
 
 def _bhsd(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
     del options
-    images, bad_images = _by_stem(listing, _volumes_in(listing, root / BHSD_IMAGES))
-    labels, bad_labels = _by_stem(listing, _volumes_in(listing, root / BHSD_LABELS))
+    images, bad_images = by_stem(listing, volumes_in(listing, root / BHSD_IMAGES))
+    labels, bad_labels = by_stem(listing, volumes_in(listing, root / BHSD_LABELS))
     bad = [
         *bad_images,
         *bad_labels,
-        *_without_partner(images, _names(labels, bad_labels), BHSD_LABELS),
-        *_without_partner(labels, _names(images, bad_images), BHSD_IMAGES),
+        *without_partner(images, names_of(labels, bad_labels), BHSD_LABELS),
+        *without_partner(labels, names_of(images, bad_images), BHSD_IMAGES),
     ]
     cases = [
         Case(volume_id, patient_of(volume_id), images[volume_id], labels[volume_id])
@@ -91,7 +106,7 @@ def _unlabelled(listing: Listing, root: PurePosixPath, options: Options) -> Case
     del options
     cases, bad = [], []
     for case_label in CASE_LABELS:
-        images, bad_images = _by_stem(listing, _volumes_in(listing, root / case_label))
+        images, bad_images = by_stem(listing, volumes_in(listing, root / case_label))
         bad += bad_images
         cases += [
             Case(volume_id, patient_of(volume_id), image, None, case_label=case_label)
@@ -104,7 +119,7 @@ def _find_png(listing: Listing) -> set[PurePosixPath]:
     folders = {
         file.parent.parent
         for file in listing.files
-        if file.suffix == ".png" and file.parent.name in ("images", "masks")
+        if is_picture(file) and file.parent.name in ("images", "masks")
     }
     return {folder.parent if folder.name in _GIVEN_SPLITS else folder for folder in folders}
 
@@ -116,22 +131,21 @@ def _png(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
         (root, None),
         *((root / name, split) for name, split in _GIVEN_SPLITS.items()),
     ]:
-        images, masks = (
-            {
-                file.stem: listing.file(file)
-                for file in listing.files
-                if file.parent == folder / kind and file.suffix == ".png"
-            }
-            for kind in ("images", "masks")
-        )
-        bad += _without_partner(images, masks, "masks")
-        bad += _without_partner(masks, images, "images")
+        images, bad_images = by_stem(listing, pictures_in(listing, folder / "images"))
+        masks, bad_masks = by_stem(listing, pictures_in(listing, folder / "masks"))
+        bad += [*bad_images, *bad_masks]
+        bad += without_partner(images, names_of(masks, bad_masks), "masks")
+        bad += without_partner(masks, names_of(images, bad_images), "images")
         slices_of: dict[str, list[tuple[int, str]]] = {}
         for name in sorted(images.keys() & masks.keys()):
             patient_id, number = png.volume_and_slice(name)
             slices_of.setdefault(patient_id, []).append((number, name))
         for patient_id, slices in slices_of.items():
-            names = [name for _, name in sorted(slices)]
+            slices.sort()
+            names = [name for _, name in slices]
+            if len({number for number, _ in slices}) < len(slices):
+                bad.append(_double_slice(images, patient_id, slices))
+                continue
             cases.append(
                 Case(
                     f"{patient_id}_{given_split}" if given_split else patient_id,
@@ -142,6 +156,22 @@ def _png(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
                 )
             )
     return cases, bad
+
+
+def _double_slice(
+    images: Mapping[str, SourceFile], patient_id: str, slices: list[tuple[int, str]]
+) -> BadCase:
+    """The first two of `slices`, (number, name) in order, that have one number."""
+    number, first, second = next(
+        (number, first, second)
+        for (number, first), (other, second) in itertools.pairwise(slices)
+        if number == other
+    )
+    return BadCase(
+        patient_id,
+        f"{images[first].name} and {second}.png are both slice {number} of {patient_id}: "
+        "remove one",
+    )
 
 
 def _find_nnunet(listing: Listing) -> set[PurePosixPath]:
@@ -158,7 +188,7 @@ def _nnunet(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
     cases, bad = [], []
     for side in ("Tr", "Ts"):
         files = {}
-        for file in _volumes_in(listing, root / f"images{side}"):
+        for file in volumes_in(listing, root / f"images{side}"):
             name, _, channel = stem(file).rpartition("_")
             if channel != "0000":
                 raise UserError(
@@ -166,10 +196,10 @@ def _nnunet(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
                     "<case>_0000.nii.gz"
                 )
             files[file.with_name(file.name.replace(stem(file), name))] = file
-        images, bad_images = _by_stem(listing, files)
-        labels, bad_labels = _by_stem(listing, _volumes_in(listing, root / f"labels{side}"))
+        images, bad_images = by_stem(listing, files)
+        labels, bad_labels = by_stem(listing, volumes_in(listing, root / f"labels{side}"))
         bad += [*bad_images, *bad_labels]
-        bad += _without_partner(labels, _names(images, bad_images), f"images{side}")
+        bad += without_partner(labels, names_of(images, bad_images), f"images{side}")
         for volume_id, image in images.items():
             found = labels.get(volume_id)
             label = NiftiLabel((found,), value_of) if found else None
@@ -253,41 +283,18 @@ def _mbhseg25(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
 LAYOUTS: Mapping[str, Layout] = {
     "bhsd": Layout(_find_bhsd, _bhsd, f"images/ and '{BHSD_LABELS}/' with NIfTI"),
     "unlabelled": Layout(_find_unlabelled, _unlabelled, "anybleed/ and nobleed/ with NIfTI"),
-    "png": Layout(_find_png, _png, "images/ and masks/ with PNG, or train, valid, test with them"),
+    "png": Layout(
+        _find_png,
+        _png,
+        "images/ and masks/ with PNG, or train, valid, test with them",
+        options=("rgb_map", "flip_rows"),
+    ),
     "nnunet": Layout(_find_nnunet, _nnunet, "imagesTr/, labelsTr/ and dataset.json"),
-    "mbhseg25": Layout(_find_mbhseg25, _mbhseg25, "<case>/image and <case>/label_annot_<number>"),
+    "mbhseg25": Layout(
+        _find_mbhseg25,
+        _mbhseg25,
+        "<case>/image and <case>/label_annot_<number>",
+        options=("annotator",),
+    ),
 }
 """By the name that `--layout` takes."""
-
-
-def _volumes_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, PurePosixPath]:
-    return {file: file for file in listing.files if file.parent == folder and is_volume(file)}
-
-
-def _by_stem(
-    listing: Listing, files: Mapping[PurePosixPath, PurePosixPath]
-) -> tuple[dict[str, SourceFile], list[BadCase]]:
-    """Files by volume id (the stem of the key), and the ids that several files have."""
-    by_stem: dict[str, list[PurePosixPath]] = {}
-    for named, file in files.items():
-        by_stem.setdefault(stem(named), []).append(file)
-    single = {name: listing.file(found[0]) for name, found in by_stem.items() if len(found) == 1}
-    double = [
-        BadCase(name, f"two files for {found[0].parent / name}: remove one")
-        for name, found in by_stem.items()
-        if len(found) > 1
-    ]
-    return single, double
-
-
-def _names(files: Iterable[str], bad: Iterable[BadCase]) -> set[str]:
-    return {*files, *(case.volume_id for case in bad)}
-
-
-def _without_partner(
-    files: Mapping[str, SourceFile], others: Iterable[str], folder: str
-) -> list[BadCase]:
-    return [
-        BadCase(name, f"{files[name].name} has no partner in '{folder}/': add or remove it")
-        for name in sorted(files.keys() - set(others))
-    ]

@@ -16,6 +16,7 @@ Where slices are missing the ones there are still make one volume, in order.
 import ast
 import io
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -152,13 +153,15 @@ def _open(file: SourceFile) -> Image.Image:
     with file.open() as stream:
         content = stream.read()
     try:
-        with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-            picture.load()
-            return picture.copy()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
+                picture.load()
+                return picture.copy()
     except UnidentifiedImageError:
         raise UserError(f"{file.name}: not a PNG picture: replace it") from None
-    except Image.DecompressionBombError as error:
-        raise UserError(f"{file.name}: {error}: not a CT slice, remove it") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise UserError(f"{file.name}: too large for a CT slice: remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{file.name}: damaged PNG ({error}): fetch it again") from None
 

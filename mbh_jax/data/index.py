@@ -208,11 +208,6 @@ class SliceIndex:
         return tuple(os.fspath(self.directory / name) for name in self.files)
 
 
-def steps_per_epoch(num_examples: int, global_batch: int) -> int:
-    """Batches that hold every example once; the last one may be padded."""
-    return -(-num_examples // global_batch)
-
-
 def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:
     """The directory with dataset_info.json: `path` itself or the one `<name>/<version>` below it.
 

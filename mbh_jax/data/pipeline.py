@@ -16,7 +16,8 @@ import tensorflow as tf
 from etils import epath
 
 from mbh_jax.data import records
-from mbh_jax.data.index import SliceIndex, steps_per_epoch
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.order import epoch_order, host_examples
 from mbh_jax.errors import UserError
 
 Batch = dict[str, np.ndarray]
@@ -34,11 +35,6 @@ def hide_accelerators_from_tensorflow() -> None:
 
 # At import, before anything can have started TensorFlow's devices.
 hide_accelerators_from_tensorflow()
-
-
-def epoch_order(num_examples: int, seed: int, epoch: int) -> np.ndarray:
-    """The order of an epoch: a permutation of 0..num_examples-1, the same on every host."""
-    return np.random.default_rng([seed, epoch]).permutation(num_examples)
 
 
 def train_batches(
@@ -103,22 +99,6 @@ def eval_batches(
         num_hosts=num_hosts,
         resize_to=resize_to,
     )
-
-
-def host_examples(
-    order: np.ndarray, global_batch: int, start_batch: int, host: int, num_hosts: int
-) -> np.ndarray:
-    """Examples of one host: (batches, B) int32, -1 for padding, from batch `start_batch` on.
-
-    Raises:
-        ValueError: if the hosts do not divide the batch, or `host` is none of them.
-    """
-    if global_batch % num_hosts or not 0 <= host < num_hosts:
-        raise ValueError(f"batch {global_batch} over {num_hosts} hosts, host {host}")
-    num_batches = steps_per_epoch(len(order), global_batch)
-    padded = np.full(num_batches * global_batch, -1, np.int32)
-    padded[: len(order)] = order
-    return padded.reshape(num_batches, num_hosts, -1)[start_batch:, host]
 
 
 def _batches(

@@ -17,7 +17,7 @@ def create_model(config: ConfigDict, num_classes: int, axis_name: str | None = N
 
     Args:
         config: `name`, and for "flexunet" its fields: base_filters, base_kernel, num_layers,
-            dropout_rate, dilation, activation, norm and dtype ("float32" | "bfloat16").
+            dropout_rate, dilation, activation, norm, dtype ("float32" | "bfloat16") and remat.
         num_classes: channels of the logits.
         axis_name: device axis that batch statistics are taken over under pmap, or None.
     """

@@ -35,7 +35,7 @@ MAX_BLOCK = 4
 """Neighbouring pixels are computed together up to so many output channels, or pixels."""
 
 SMALL_MAP_PIXELS = 512
-"""Up to this size XLA's own gradient of the kernel is as good."""
+"""Up to this size the gradient of the kernel needs no stretches."""
 
 ROWS_AT_ONCE = 16
 """Rows of the map that one term of the kernel's gradient covers."""
@@ -196,18 +196,17 @@ def _kernel_gradient(
 def _plain_kernel_gradient(
     x: jax.Array, gradient: jax.Array, kernel_size: int, dilation: int
 ) -> jax.Array:
-    """`_kernel_gradient` as XLA computes it."""
-    padding = _same_padding(kernel_size, dilation)
-    kernel_shape = (kernel_size, kernel_size, x.shape[3], gradient.shape[3])
-    linear = jax.linear_transpose(
-        lambda kernel: lax.conv_general_dilated(
-            x,
-            kernel,
-            window_strides=(1, 1),
-            padding=(padding, padding),
-            rhs_dilation=(dilation, dilation),
-            dimension_numbers=LAYOUT,
-        ),
-        jax.ShapeDtypeStruct(kernel_shape, x.dtype),
+    """`_kernel_gradient` as one convolution of images x[..., c] with a kernel as large as the map.
+
+    XLA's own gradient is the same convolution in another layout, which loops make slow.
+    """
+    pad = _same_padding(kernel_size, dilation)
+    images = jnp.pad(x, ((0, 0), pad, pad, (0, 0))).transpose(3, 1, 2, 0)
+    kernel_gradient = lax.conv_general_dilated(
+        images,
+        gradient.transpose(1, 2, 0, 3),
+        window_strides=(dilation, dilation),
+        padding="VALID",
+        dimension_numbers=LAYOUT,
     )
-    return linear(gradient)[0]
+    return kernel_gradient.transpose(1, 2, 0, 3)

@@ -38,6 +38,9 @@ class FlexUNet(nn.Module):
         activation: a key of `layers.ACTIVATIONS`, applied to every 'same' convolution.
         norm: one of `layers.NORMS`, applied after every activation.
         dtype: of the computation; parameters, statistics and logits are float32.
+        remat: recompute the inside of each level in the backward pass instead of keeping it, for
+            less memory and one more forward pass (Chen et al., 2016, arXiv:1604.06174). XLA's CPU
+            compiler finds that the same is computed twice, and keeps it after all.
         axis_name: device axis that batch statistics are taken over under pmap, or None.
     """
 
@@ -50,6 +53,7 @@ class FlexUNet(nn.Module):
     activation: str = "relu"
     norm: str = "none"
     dtype: DTypeLike = jnp.float32
+    remat: bool = False
     axis_name: str | None = None
 
     def level(self, i: int) -> Level:
@@ -89,8 +93,11 @@ class FlexUNet(nn.Module):
         if x.shape[1] % divisor or x.shape[2] % divisor:
             raise ValueError(f"image of {x.shape[1:3]}: both sides must be multiples of {divisor}")
 
+        # Argument 2 of the call is `train`; the module itself counts as argument 0.
+        block_of = nn.remat(layers.ConvBlock, static_argnums=2) if self.remat else layers.ConvBlock
+
         def block(x: jax.Array, level: Level, name: str) -> jax.Array:
-            return layers.ConvBlock(
+            return block_of(
                 level.filters,
                 level.kernel_size,
                 level.dilation,
@@ -100,7 +107,7 @@ class FlexUNet(nn.Module):
                 self.dtype,
                 self.axis_name,
                 name=name,
-            )(x, train=train, weight=weight, dropout_keys=dropout_keys)
+            )(x, train, weight, dropout_keys)
 
         *outer_levels, bridge = (self.level(i) for i in range(self.num_layers))
 

@@ -191,7 +191,6 @@ class ConvBlock(nn.Module):
     def __call__(
         self,
         x: jax.Array,
-        *,
         train: bool,
         weight: jax.Array | None,
         dropout_keys: jax.Array | None,

@@ -1,17 +1,27 @@
-"""How far a run is: a bar on a terminal, plain lines elsewhere."""
+"""How far a run is and what it costs: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any, TextIO
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TextIO, TypeVar
 
 import jax
 from tqdm import tqdm
 
+Item = TypeVar("Item")
+
 LINE_INTERVAL_S = 10.0
 """Least time between two plain lines."""
+
+
+def memory_in_use() -> int | None:
+    """The most bytes that a device of this process has held; None where the platform tells none."""
+    peaks = [
+        (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
+    ]
+    return max((peak for peak in peaks if peak is not None), default=None)
 
 
 class Progress:
@@ -52,6 +62,8 @@ class Progress:
         self._images_per_second: float | None = None
         self._left_s: float | None = None
         self._paused_s = 0.0
+        self._input_s: float | None = None
+        self._input_share: float | None = None
         # The clock starts after the first step, which compiles.
         self._first: tuple[int, float] | None = None
         self._last_read: tuple[int, float] | None = None
@@ -120,6 +132,9 @@ class Progress:
             steps, seconds = self._step - self._last_read[0], busy_s - self._last_read[1]
             if steps > 0 and seconds > 0:
                 self._images_per_second = steps * self._global_batch / seconds
+                if self._input_s is not None:
+                    self._input_share = min(self._input_s / seconds, 1.0)
+                    self._input_s = 0.0
             self._last_read = self._step, busy_s
 
     def _describe(self) -> str:
@@ -127,6 +142,10 @@ class Progress:
         texts += [f"{name} {value:.4g}" for name, value in self._metrics.items()]
         if self._images_per_second is not None:
             texts.append(f"{self._images_per_second:.3g} images/s")
+        if self._input_share is not None:
+            texts.append(f"input wait {self._input_share:.0%}")
+        if self._images_per_second is not None and (used := memory_in_use()):
+            texts.append(f"{used / 2**30:.3g} GiB")
         if self._left_s is not None:
             texts.append(f"{tqdm.format_interval(round(self._left_s))} left")
         return ", ".join(texts)
@@ -142,6 +161,19 @@ class Progress:
             self._bar.write(text, file=self._stream)
         else:
             self._print_line(text)
+
+    def watch_input(self, batches: Iterable[Item]) -> Iterator[Item]:
+        """Yields from `batches`, and shows the share of time that was spent waiting for them."""
+        iterator = iter(batches)
+        while True:
+            began_s = time.monotonic()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            if self._first is not None:
+                self._input_s = (self._input_s or 0.0) + time.monotonic() - began_s
+            yield batch
 
     @contextlib.contextmanager
     def paused(self, label: str) -> Iterator[None]:

@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from tiny_ct import nifti_bytes, tiny_volume, write_case
 
 from data_prep import build_tfrecords
-from mbh_jax.data import pipeline
+from mbh_jax.data import order, pipeline
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.errors import UserError
 
@@ -74,7 +74,7 @@ def test_order_is_of_seed_and_epoch_alone(index, num_hosts, start_batch):
         )
         for host in range(num_hosts)
     ]
-    num_batches = pipeline.steps_per_epoch(len(examples), global_batch)
+    num_batches = order.steps_per_epoch(len(examples), global_batch)
     assert {len(batches) for batches in hosts} == {max(num_batches - start_batch, 0)}
     for number, parts in enumerate(zip(*hosts, strict=True), start=start_batch):
         batch = join(parts)
@@ -87,9 +87,7 @@ def test_order_is_of_seed_and_epoch_alone(index, num_hosts, start_batch):
 
 
 def test_epochs_and_seeds_differ(index):
-    orders = {
-        tuple(pipeline.epoch_order(28, seed, epoch)) for seed in range(4) for epoch in range(4)
-    }
+    orders = {tuple(order.epoch_order(28, seed, epoch)) for seed in range(4) for epoch in range(4)}
     assert len(orders) == 16
 
 
@@ -113,7 +111,7 @@ def test_evaluation_sees_every_example_once(index, num_hosts):
 
 @pytest.mark.parametrize(("num_examples", "batch", "steps"), [(1, 8, 1), (8, 8, 1), (9, 8, 2)])
 def test_steps_per_epoch(num_examples, batch, steps):
-    assert pipeline.steps_per_epoch(num_examples, batch) == steps
+    assert order.steps_per_epoch(num_examples, batch) == steps
 
 
 def test_hosts_must_divide_the_batch(index):

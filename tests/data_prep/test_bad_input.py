@@ -4,8 +4,10 @@ import gzip
 import io
 import json
 import re
+import struct
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 
 import nibabel
@@ -56,6 +58,11 @@ def changed_voxel(value, dtype, of=HU):
     return stored
 
 
+def dangling(source):
+    for folder in ("images", "ground truths"):
+        (source / folder / f"{BAD}.nii.gz").symlink_to(source / "nowhere")
+
+
 def doubled(source):
     write_case(source, BAD, IMAGE, MASK)
     (source / "images" / f"{BAD}.nii").write_bytes(IMAGE)
@@ -96,6 +103,13 @@ NIFTI = {
     "two axes": (with_voxels(np.zeros((8, 8), np.int16)), "one 3-D volume"),
     "four axes": (with_voxels(np.zeros((8, 8, 3, 2), np.int16)), "one 3-D volume"),
     "no slices": (with_image(header_with(dim=[3, 64, 64, 0, 1, 1, 1, 1])), "one 3-D volume"),
+    "voxels in the header": (with_image(header_with(vox_offset=0)), "vox_offset 0, where"),
+    "voxels before the file": (with_image(header_with(vox_offset=-8)), "vox_offset -8, where"),
+    "voxels far beyond": (with_image(header_with(vox_offset=1e15)), r"vox_offset 1e\+15, where"),
+    "voxels at infinity": (with_image(header_with(vox_offset=np.inf)), "vox_offset inf, where"),
+    "voxels nowhere": (with_image(header_with(vox_offset=np.nan)), "vox_offset nan, where"),
+    "infinite slope": (with_image(header_with(scl_slope=np.inf)), "scl_slope is infinite"),
+    "links to nowhere": (dangling, r"cannot be read \(No such file"),
     "no affine": (with_image(header_with(qform_code=0)), "no usable geometry"),
     "zero spacing": (
         with_image(header_with(pixdim=[1, 0.5, 0.5, 0, 1, 1, 1, 1])),
@@ -256,7 +270,17 @@ def rgb_picture(red, green, blue):
 
 PICTURE, BLACK = picture_bytes(GREY), rgb_picture(0, 0, 0)
 
+HUGE_PICTURE = b"".join(
+    [
+        PICTURE[:16],  # Signature, length and name of IHDR, then the size.
+        header := struct.pack(">IIBBBBB", 12000, 12000, 8, 0, 0, 0, 0),
+        struct.pack(">I", zlib.crc32(b"IHDR" + header)),
+        PICTURE[33:],
+    ]
+)
+
 PICTURES = {
+    "huge": (HUGE_PICTURE, BLACK, "too large for a CT slice"),
     "image without mask": (PICTURE, None, "no partner in 'masks/'"),
     "mask without image": (None, BLACK, "no partner in 'images/'"),
     "no PNG": (b"GIF89a, really", BLACK, "not a PNG picture"),
@@ -295,6 +319,17 @@ def test_pictures_of_one_volume_in_two_sizes(tmp_path, capsys):
             (tmp_path / folder / f"{name}.png").write_bytes(content)
     told = told_of(["--source", str(tmp_path), "--output", str(tmp_path / "output")], capsys)
     assert re.search(r"101001\.png: 64 x 32 pixels, .*101000\.png of the same .*make them", told)
+
+
+def test_two_pictures_of_one_slice(tmp_path, capsys):
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for name in ("head_slice_1", "head_slice_001", "a", "b"):
+            (tmp_path / folder / f"{name}.png").write_bytes(
+                PICTURE if folder == "images" else BLACK
+            )
+    told = told_of(["--source", str(tmp_path), "--output", str(tmp_path / "output")], capsys)
+    assert re.search(r"head_slice_001\.png and head_slice_1\.png are both slice 1 of head: r", told)
 
 
 @pytest.mark.parametrize(
@@ -361,6 +396,10 @@ def in_tmp_path(tmp_path, monkeypatch):
     [
         (["--source", "absent.zip"], "absent.zip: no such file or folder"),
         (["--workers", "0"], "--workers 0: give 1 or more"),
+        (["--annotator", "2"], r"--annotator: means nothing to .*source, of layout bhsd: remove"),
+        (["--flip_rows"], "--flip_rows: means nothing to"),
+        (["--rgb_map", "{(0,0,0): 0}"], "--rgb_map: means nothing to"),
+        (["--seed", "-1"], "--seed -1: give 0 or more"),
         (["--split", "by luck"], "--split by luck: give official"),
         (["--layout", "png"], "no data set found: give images/ and masks/ with PNG"),
         (["--split", "official"], "not one of BHSD's 192 volumes: give --split patient"),

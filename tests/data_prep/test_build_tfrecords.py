@@ -150,7 +150,7 @@ def test_bhsd_names_take_the_official_split(tmp_path, capsys):
     for volume_id in [*sides["train"], *sides["test"]]:
         write_case(tmp_path / "source", volume_id, nifti_bytes(hu), nifti_bytes(label))
     build_tfrecords.build(tmp_path / "source", tmp_path / "output")
-    assert "split: official (chosen by the volume names), seed 0" in capsys.readouterr().out
+    assert "split: official (by default), seed 0" in capsys.readouterr().out
     for volume in SliceIndex.load(tmp_path / "output").volumes:
         assert (volume.split == "test") == (volume.volume_id in sides["test"])
 

@@ -239,8 +239,15 @@ def test_offline_is_one_line(target):
         port = unused.getsockname()[1]
     with pytest.raises(UserError, match=r"127\.0\.0\.1:\d+ cannot be reached \(.*refused"):
         download.download(f"http://127.0.0.1:{port}/x.zip", target, SHA256)
-    with pytest.raises(UserError, match="give an address that begins with https"):
-        download.download("/home/me/label_192.zip", target, SHA256)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["/home/me/label_192.zip", "ftp://a/b", "https://", "http://a mirror/b", "http://a:port/b"],
+)
+def test_what_is_no_address_is_refused_at_once(target, url):
+    with pytest.raises(UserError, match=re.escape(f"--url {url}: ")):
+        download.download(url, target, SHA256)
 
 
 def test_command(server, tmp_path, monkeypatch, capsys):

@@ -122,6 +122,24 @@ def test_a_source_must_be_there_and_hold_pairs(make_source, tmp_path):
     assert "has no partner in 'images/'" in told["ID_7_ID_8"]
 
 
+def test_folders_may_be_links_and_names_in_capitals(make_source, tmp_path):
+    real = make_source(num_volumes=3)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for folder in ("images", "ground truths"):
+        for file in (real / folder).iterdir():
+            file.rename(file.with_name(file.name.replace(".nii.gz", ".NII.GZ")))
+        (linked / folder).symlink_to(real / folder)
+    (linked / "round").symlink_to(linked)
+    cases = sources.open_source(linked).cases
+    assert [case.volume_id for case in cases] == [
+        "ID_00000001_ID_0000000000",
+        "ID_00000001_ID_0000000001",
+        "ID_00000002_ID_0000000002",
+    ]
+    assert sources.read_case(cases[0]).label.any()
+
+
 def test_two_data_sets_below_one_folder_are_refused(make_source):
     source = make_source(num_volumes=1)
     source.rename(source.parent / "first")

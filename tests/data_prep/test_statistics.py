@@ -196,7 +196,7 @@ def test_pictures_have_no_millimetres(index, tmp_path):
     assert content["spacing_slice_mm"] == {"n": 0}
 
 
-def test_heads_without_blood(tmp_path):
+def test_excerpts_of_heads_without_blood(tmp_path):
     rng = np.random.default_rng(0)
     label = np.zeros((32, 32, 4), np.uint8)
     for number in range(3):
@@ -208,7 +208,9 @@ def test_heads_without_blood(tmp_path):
     assert content["hu"]["EDH"] == {"voxels": 0}
     assert content["counts"]["train"]["slices_with_blood"] == 0
     names = {path.name for path in (tmp_path / "dataset" / "statistics").glob("*.png")}
-    assert names == {*PICTURES, *PICTURES_OF_MILLIMETRES} - {"montage.png"}
+    # Excerpts of 4 slices do not say where in a head they were.
+    assert names == {*PICTURES, *PICTURES_OF_MILLIMETRES} - {"montage.png", "heights.png"}
+    assert set(content["share_of_slices_by_height"]["EDH"]) == {None}
 
 
 def test_montage_shows_the_largest_slice_of_scans_from_large_to_small(index, arrays):

@@ -91,6 +91,14 @@ def test_sound_heads_are_fit(sound_dataset, tmp_path, capsys):
     assert content["findings"] == []
 
 
+def test_the_last_line_counts_what_was_found_by_kind(dataset_copy, capsys):
+    change_metadata(dataset_copy, lambda volumes: [v.update(sha256="0") for v in volumes])
+    with pytest.raises(SystemExit):
+        verify.main([str(dataset_copy)])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "3 errors (3 checksum), 0 warnings: not fit" in last
+
+
 def test_a_flipped_bit_is_found_in_its_record(dataset_copy, capsys):
     index = SliceIndex.load(dataset_copy)
     example = int(index.examples("train")[2])

@@ -57,6 +57,21 @@ def test_images_a_second_leave_out_pauses_and_the_first_step(clock):
     assert "48:54 left" in stream.getvalue().splitlines()[-1]
 
 
+def test_share_of_time_that_steps_wait_for_input(clock, monkeypatch):
+    def slow_batches():
+        for number in range(21):
+            clock.now_s += 0.25
+            yield number
+
+    monkeypatch.setattr(progress, "memory_in_use", lambda: 3 * 2**30)
+    stream = io.StringIO()
+    with Progress(1000, global_batch=2, stream=stream) as shown:
+        for number in shown.watch_input(slow_batches()):
+            clock.now_s += 0.75
+            shown.update(number + 1, metrics={"loss": 1.0} if number % 10 == 0 else None)
+    assert "2 images/s, input wait 25%, 3 GiB, " in stream.getvalue().splitlines()[-1]
+
+
 def test_metrics_are_read_only_where_they_are_given():
     reads = []
 

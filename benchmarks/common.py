@@ -1,0 +1,99 @@
+"""What the benchmarks share: the machine they ran on, statistics, tables and JSON."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Spread(NamedTuple):
+    """Median of repeated measurements, and the smallest and largest."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread":
+        """Of at least one value."""
+        values = list(values)
+        return cls(statistics.median(values), min(values), max(values))
+
+    def __format__(self, spec: str) -> str:
+        return f"{self.median:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
+
+
+def processor() -> str:
+    """Name of the CPU."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def machine() -> dict[str, Any]:
+    """Date, processor, memory and load, for the head of a result."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return {
+        "date": datetime.date.today().isoformat(),
+        "processor": processor(),
+        "cores": num_cores(),
+        "memory_gib": round(memory / 2**30, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def describe_machine(found: Mapping[str, Any], versions: Mapping[str, str]) -> str:
+    """One line for the reader."""
+    packages = "".join(f", {name} {version}" for name, version in sorted(versions.items()))
+    return (
+        f"{found['date']}; {found['cores']} cores of {found['processor']}, {found['memory_gib']} "
+        f"GiB, {found['system']}; load average {found['load_average']:.1f} before the start; "
+        f"Python {found['python']}{packages}"
+    )
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
+    """Writes a benchmark's whole result where `--json` says."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n")
+        print(f"\nwrote {path}")
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of installed packages."""
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def integers(text: str) -> list[int]:
+    """Argument type: "128,256"."""
+    return [int(part) for part in text.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """Argument type: "ours,torch"."""
+    return text.split(",")

@@ -1,0 +1,141 @@
+"""How fast slices come from TFRecords, and how long a training step waits for them.
+
+    python -m benchmarks.input_pipeline                     # makes phantoms of --size 512
+    python -m benchmarks.input_pipeline --data data/bhsd --recipe flexunet --batch 8
+
+First the pipeline alone, in the shuffled order of training: slices/s and CPU time a slice. Then the
+training step on batches of the pipeline, prefetched as the training loop does it, in turns with the
+same step on one batch that lies on the device already. "waiting" is the time that the loop stands
+still for its next batch; "slower" is how much longer the same steps take with the pipeline, which
+on a CPU includes the cores that the pipeline itself uses.
+"""
+
+import argparse
+import importlib
+import itertools
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common
+from benchmarks.common import Spread
+from mbh_jax.errors import UserError, one_line_errors
+
+
+def make_phantoms(folder: Path, num_volumes: int, size: int) -> Path:
+    """A converted dataset of phantom heads."""
+    from data_prep import build_tfrecords
+    from data_prep.phantom.dataset import DatasetSpec, write_volumes
+
+    spec = DatasetSpec(num_volumes, seed=0, size=size, prevalence="bhsd")
+    for _ in write_volumes(spec, folder / "scans", workers=common.num_cores()):
+        pass
+    build_tfrecords.build(folder / "scans", folder / "records")
+    return folder / "records"
+
+
+def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dict[str, Any]:
+    """Readings of every round: see the module's description."""
+    import jax
+
+    from mbh_jax import parallel
+    from mbh_jax.experiment import create_experiment
+
+    config = importlib.import_module(f"configs.{recipe}").get_config()
+    config.data.dir = str(data)
+    config.train.batch_size = batch
+    experiment = create_experiment(config, batches=("train.batch_size",))
+    examples = experiment.index.examples("train", config.data.slices)
+    if len(examples) < batch:
+        raise UserError(f"{data}: {len(examples)} slices to train on, fewer than --batch {batch}")
+
+    def batches() -> Iterator[parallel.Batch]:
+        for epoch in itertools.count():
+            yield from experiment.train_batches(examples, epoch)
+
+    found: dict[str, Any] = {"slices": len(examples), "image_size": config.data.image_size}
+    found["alone"] = []
+    source = batches()
+    next(source)  # Starts its threads.
+    for _ in range(rounds):
+        start_s, start_cpu_s = time.perf_counter(), time.process_time()
+        for _ in range(steps):
+            next(source)
+        wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
+        found["alone"].append({"wall_s": wall_s, "cpu_s": cpu_s, "slices": steps * batch})
+
+    state, rng = experiment.init(), jax.random.key(0)
+    prefetched = parallel.prefetch(batches(), experiment.parallel)
+    _, resident = next(prefetched)
+    state, sums = experiment.train_step(state, resident, rng)
+    jax.block_until_ready(sums)
+    found["resident"], found["pipeline"] = [], []
+    for number in range(rounds):
+        for name in ("resident", "pipeline")[:: -1 if number % 2 else 1]:
+            waiting_s, start_s = 0.0, time.perf_counter()
+            for _ in range(steps):
+                arrays = resident
+                if name == "pipeline":
+                    asked_s = time.perf_counter()
+                    _, arrays = next(prefetched)
+                    waiting_s += time.perf_counter() - asked_s
+                state, sums = experiment.train_step(state, arrays, rng)
+                # Without this the loop would run ahead of the device, and wait for it in `next`.
+                jax.block_until_ready(sums)
+            wall_s = time.perf_counter() - start_s
+            found[name].append({"step_s": wall_s / steps, "waiting": waiting_s / wall_s})
+    return found
+
+
+def describe(found: dict[str, Any], batch: int) -> str:
+    """The result as Markdown."""
+    slices_per_s = Spread.of(one["slices"] / one["wall_s"] for one in found["alone"])
+    cpu_ms = Spread.of(1000 * one["cpu_s"] / one["slices"] for one in found["alone"])
+    slower = Spread.of(
+        100 * (mine["step_s"] / theirs["step_s"] - 1)
+        for mine, theirs in zip(found["pipeline"], found["resident"], strict=True)
+    )
+    waiting = Spread.of(100 * one["waiting"] for one in found["pipeline"])
+    needed = Spread.of(batch / one["step_s"] for one in found["resident"])
+    rows = [
+        ["pipeline alone, slices/s", f"{slices_per_s:.0f}"],
+        ["CPU ms a slice", f"{cpu_ms:.2f}"],
+        ["the step takes, slices/s", f"{needed:.1f}"],
+        ["share of a step spent waiting, %", f"{waiting:.2f}"],
+        ["the step with the pipeline is slower by, %", f"{slower:.1f}"],
+    ]
+    return common.table(["", "median (least-most)"], rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, help="converted dataset (default: makes phantoms)")
+    parser.add_argument("--num_volumes", type=int, default=4, help="phantoms (default: 4)")
+    parser.add_argument("--size", type=int, default=512, help="of the phantoms (default: 512)")
+    parser.add_argument("--recipe", default="quickstart", help="a module of configs/")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=20, help="of a round (default: 20)")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
+    chosen = parser.parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    with one_line_errors(), tempfile.TemporaryDirectory() as folder:
+        machine = common.machine()
+        data = chosen.data or make_phantoms(Path(folder), chosen.num_volumes, chosen.size)
+        found = measure(data, chosen.recipe, chosen.batch, chosen.rounds, chosen.steps)
+        print(common.describe_machine(machine, common.versions("jax", "tensorflow", "flax")))
+        print(
+            f"\n{found['slices']} slices; configs/{chosen.recipe}.py at {found['image_size']} x "
+            f"{found['image_size']}, batch {chosen.batch}; {chosen.rounds} rounds of "
+            f"{chosen.steps} steps\n"
+        )
+        print(describe(found, chosen.batch))
+        common.write_json(chosen.json, {"machine": machine, **found})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The package's own compiled steps, with all they do: windows, metrics and clipping included."""
+
+import functools
+import importlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from benchmarks.peers import Peer, jax_peer
+from benchmarks.workload import Workload
+from mbh_jax import losses, models, optimizers, parallel, steps
+from mbh_jax.data import preprocess
+from mbh_jax.train_state import TrainState
+
+PyTree = Any
+
+
+def configuration(workload: Workload) -> ConfigDict:
+    """The workload's recipe, with its size, batch and dtype, and without augmentation."""
+    config = importlib.import_module(f"configs.{workload.recipe}").get_config()
+    config.model.update(workload.network)
+    config.model.dtype = workload.dtype
+    config.optimizer.update(workload.optimizer)
+    config.optimizer.schedule, config.optimizer.warmup_epochs = "constant", 0.0
+    config.data.image_size = workload.size
+    config.data.window = "hu_0_255"
+    config.loss.name = "cross_entropy"
+    config.augment.flip = False
+    config.augment.update({key: 0.0 for key in config.augment if key != "flip"})
+    config.train.batch_size = config.eval.batch_size = workload.batch
+    config.parallel.mode = workload.mode
+    return config
+
+
+def build(workload: Workload, variant: str) -> Peer:
+    """The train or predict step of `mbh_jax.steps`, compiled as `config.parallel.mode` says."""
+    config = configuration(workload)
+    how = parallel.create_parallel(config.parallel.mode)
+    model = models.create_model(config.model, workload.num_classes, axis_name=how.axis_name)
+    loss = losses.create_loss(config.loss.name, config.loss.dice_weight)
+    schedule = optimizers.create_schedule(config.optimizer, 1, 1)
+    optimizer = optimizers.create_optimizer(config.optimizer, schedule)
+    made = steps.create_steps(config, model, loss, optimizer)
+    batch = parallel.put_batch(
+        {
+            "image": workload.scans(),
+            "label": workload.labels(),
+            "weight": np.ones(workload.batch, np.float32),
+            "example": np.arange(workload.batch, dtype=np.int32),
+        },
+        how,
+    )
+
+    def variables() -> PyTree:
+        shape = (1, workload.size, workload.size, workload.channels)
+        abstract = jax.eval_shape(model.init, jax.random.key(0), np.zeros(shape, np.float32))
+        return jax.device_put(jax_peer.with_weights(abstract, workload), how.replicated)
+
+    @jax.jit
+    def logits(variables: PyTree, scans: jax.Array) -> jax.Array:
+        return model.apply(variables, preprocess.apply_window(scans, config.data.window))
+
+    start = variables()
+    first_loss = jax_peer.mean_cross_entropy(
+        logits(start, workload.scans()), workload.labels().astype(np.int32)
+    )
+    num_parameters = jax_peer.num_parameters(start)
+    if workload.task == "inference":
+        predict = parallel.compile_eval_step(made.predict, how)
+        return jax_peer.as_peer(
+            num_parameters, first_loss, functools.partial(predict, start, batch)
+        )
+
+    plateau = optimizers.create_plateau(config.optimizer)
+    state = jax.device_put(TrainState.create(start, optimizer, plateau), how.replicated)
+    del start  # The first step takes over its memory.
+    train = parallel.compile_train_step(made.train, how)
+    rng = jax.random.key(0)
+
+    def step() -> dict[str, jax.Array]:
+        nonlocal state
+        state, sums = train(state, batch, rng)
+        return {"loss": sums["cross_entropy"], "step": state.step}
+
+    return jax_peer.as_peer(num_parameters, first_loss, step)

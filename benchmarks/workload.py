@@ -1,0 +1,168 @@
+"""What every contestant of a benchmark computes: network, task, batch and initial weights.
+
+Nothing here needs more than NumPy, so that each framework may live in an environment of its own.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+TASKS = ("train", "inference")
+DTYPES = ("float32", "bfloat16")
+
+_NETWORK_KEYS = (
+    "base_filters",
+    "base_kernel",
+    "num_layers",
+    "dropout_rate",
+    "dilation",
+    "activation",
+    "norm",
+)
+_OPTIMIZER_KEYS = ("learning_rate", "beta1", "beta2", "epsilon", "clip_value", "clip_norm")
+
+
+class Layer(NamedTuple):
+    """One layer with weights: `kind` is "conv" or "up"; kernels are (k, k, channels, features)."""
+
+    name: str
+    kind: str
+    kernel_shape: tuple[int, int, int, int]
+    dilation: int = 1
+    dropout_rate: float = 0.0
+    """Of the dropout that follows."""
+    is_hidden: bool = True
+    """Whether activation and normalisation follow."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Workload:
+    """A task at a size.
+
+    Attributes:
+        task: "train" (loss, gradients, Adam) or "inference" (image to label map).
+        recipe: module of `configs` that network and optimizer are taken from.
+        size: side of the square image.
+        batch: images a step, over all devices.
+        dtype: of the computation; parameters are float32.
+        network: `config.model`'s fields.
+        optimizer: `config.optimizer`'s fields; the learning rate is constant.
+        num_classes: channels of the logits.
+        channels: channels of the network's input.
+        mode: "pmap" or "jit"; for `ours` only.
+    """
+
+    task: str
+    recipe: str
+    size: int
+    batch: int
+    dtype: str
+    network: Mapping[str, Any]
+    optimizer: Mapping[str, Any]
+    num_classes: int = 6
+    channels: int = 3
+    mode: str = "pmap"
+
+    @classmethod
+    def from_recipe(cls, recipe: str, task: str, size: int, batch: int, dtype: str) -> "Workload":
+        """The workload of `configs/<recipe>.py` at another size and batch."""
+        import importlib
+
+        config = importlib.import_module(f"configs.{recipe}").get_config()
+        network = {key: config.model[key] for key in _NETWORK_KEYS}
+        optimizer = {key: config.optimizer[key] for key in _OPTIMIZER_KEYS}
+        return cls(task, recipe, size, batch, dtype, network, optimizer, mode=config.parallel.mode)
+
+    def to_json(self) -> str:
+        """A line that `from_json` reads."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "Workload":
+        """Reads what `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def layers(self) -> list[Layer]:
+        """Layers in the order of the computation; FlexUNet's rules, level by level."""
+        net = self.network
+        last = net["num_layers"] - 1
+        filters = [net["base_filters"] * 2**i for i in range(last + 1)]
+
+        def block(name: str, i: int, channels: int) -> list[Layer]:
+            side = max(net["base_kernel"] - 2 * i, 3)
+            dilation = max(net["dilation"] - i, 1)
+            first = (side, side, channels, filters[i])
+            second = (side, side, filters[i], filters[i])
+            return [
+                Layer(f"{name}/conv_0", "conv", first, dilation, net["dropout_rate"] * i),
+                Layer(f"{name}/conv_1", "conv", second, dilation),
+            ]
+
+        found = []
+        for i in range(last):
+            found += block(f"encoder_{i}", i, filters[i - 1] if i else self.channels)
+        found += block("bridge", last, filters[last - 1] if last else self.channels)
+        for i in reversed(range(last)):
+            shape = (2, 2, filters[i + 1], filters[i])
+            found.append(Layer(f"up_{i}", "up", shape, is_hidden=False))
+            found += block(f"decoder_{i}", i, 2 * filters[i])
+        shape = (1, 1, filters[0], self.num_classes)
+        return [*found, Layer("logits", "conv", shape, is_hidden=False)]
+
+    def num_parameters(self) -> int:
+        """Trained numbers of the network, counted from the shapes alone."""
+        per_feature = 1 if self.network["norm"] == "none" else 3
+        return sum(
+            int(np.prod(layer.kernel_shape))
+            + layer.kernel_shape[3] * (per_feature if layer.is_hidden else 1)
+            for layer in self.layers()
+        )
+
+    def flops(self) -> float:
+        """Floating-point operations of a step: two a product, three passes for training.
+
+        The textbook count of convolutions; a pass is the result, the input's gradient or the
+        kernel's gradient. The first layer's input needs no gradient.
+        """
+        total = 0.0
+        for number, layer in enumerate(self.layers()):
+            side = self._output_side(layer)
+            products = 2.0 * self.batch * side * side * np.prod(layer.kernel_shape)
+            if layer.kind == "up":
+                products /= 4  # Windows do not overlap.
+            passes = 1 if self.task == "inference" else 2 if number == 0 else 3
+            total += passes * products
+        return total
+
+    def _output_side(self, layer: Layer) -> int:
+        name = layer.name.split("/")[0]
+        if name == "logits":
+            return self.size
+        level = self.network["num_layers"] - 1 if name == "bridge" else int(name.split("_")[1])
+        return self.size >> level
+
+    def weights(self) -> Iterator[tuple[Layer, np.ndarray]]:
+        """Each layer's initial kernel, float32, the same for every contestant; biases are zero."""
+        for number, layer in enumerate(self.layers()):
+            rng = np.random.default_rng(number)
+            kernel = rng.standard_normal(layer.kernel_shape, np.float32)
+            kernel *= np.float32(np.sqrt(2.0 / np.prod(layer.kernel_shape[:3])))
+            yield layer, kernel
+
+    def scans(self) -> np.ndarray:
+        """(B, H, W, 1) int16 HU, near water, so that untrained logits stay small."""
+        rng = np.random.default_rng(1)
+        return rng.integers(0, 4, (self.batch, self.size, self.size, 1), np.int16)
+
+    def images(self) -> np.ndarray:
+        """(B, H, W, channels) float32: what `hu_0_255` makes of `scans`."""
+        return np.repeat(self.scans().astype(np.float32), self.channels, axis=-1)
+
+    def labels(self) -> np.ndarray:
+        """(B, H, W) uint8."""
+        rng = np.random.default_rng(2)
+        shape = (self.batch, self.size, self.size)
+        return rng.integers(0, self.num_classes, shape, np.uint8)

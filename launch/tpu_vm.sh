@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Trains on all workers of a Cloud TPU VM: copies this working tree there, installs it, runs it.
+# Needs gcloud, logged in, with a project. The workdir must be on storage that all workers share,
+# and every worker must find the records under the same --config.data.dir (docs/scaling.md).
+# The exit code is gcloud's; the same command again goes on where the run was.
+# PYTHON names the workers' interpreter (default python3.12), which is installed where it is missing.
+usage="usage: bash launch/tpu_vm.sh NAME ZONE --config=RECIPE --workdir=FOLDER [ARGUMENTS of mbh_jax.main]"
+set -euo pipefail
+
+if [[ $# -lt 3 || $1 == -* || $2 == -* ]]; then
+  echo "$usage" >&2
+  exit 2
+fi
+name=$1 zone=$2
+shift 2
+cd "$(dirname "$0")/.."
+
+archive=$(mktemp --suffix=.tar.gz)
+trap 'rm -f "$archive"' EXIT
+git ls-files -z --cached --others --exclude-standard \
+  | tar --create --gzip --null --files-from=- --ignore-failed-read --file="$archive"
+
+printf -v arguments '%q ' "$@"
+python=${PYTHON:-python3.12}
+remote="
+set -e
+mkdir -p mbh_jax
+tar --extract --gzip --directory=mbh_jax --file=mbh_jax.tar.gz
+if ! command -v $python > /dev/null; then
+  sudo add-apt-repository --yes ppa:deadsnakes/ppa
+  sudo apt-get install --yes --quiet $python $python-venv
+fi
+export PYTHON=$python
+source mbh_jax/launch/venv.sh '[tpu]'
+exec \"\$python\" -m mbh_jax.main --distributed $arguments"
+
+gcloud compute tpus tpu-vm scp "$archive" "$name:mbh_jax.tar.gz" --zone="$zone" --worker=all
+gcloud compute tpus tpu-vm ssh "$name" --zone="$zone" --worker=all --command="$remote"

@@ -1,0 +1,50 @@
+"""Each script at its smallest, and its table."""
+
+import json
+
+import pytest
+
+from benchmarks import compile_time, end_to_end, input_pipeline, scaling
+
+
+@pytest.mark.slow
+def test_input_pipeline(tiny_dataset_dir):
+    found = input_pipeline.measure(tiny_dataset_dir, "smoke", batch=2, rounds=2, steps=2)
+    assert [reading["slices"] for reading in found["alone"]] == [4, 4]
+    assert all(0 <= reading["waiting"] <= 1 for reading in found["pipeline"])
+    assert "| pipeline alone, slices/s |" in input_pipeline.describe(found, 2)
+
+
+@pytest.mark.slow
+def test_scaling_over_simulated_devices(tmp_path):
+    result = tmp_path / "result.json"
+    arguments = "--recipe smoke --devices 2 --global_batch 2 --batch 1 --size 16 --rounds 1"
+    scaling.main([*arguments.split(), "--turn_s", "0", "--json", str(result)])
+    tables = json.loads(result.read_text())["tables"]
+    assert [line["label"] for line in tables["devices"]] == ["2 (pmap)", "2 (jit)"]
+    assert all(line["device"] == "2 x cpu" for line in tables["devices"])
+
+
+@pytest.mark.slow
+def test_compile_time_fills_the_cache(tmp_path, capsys):
+    arguments = "--recipe smoke --size 16 --batch 1 --peers ours --rounds 1"
+    compile_time.main(arguments.split())
+    printed = capsys.readouterr().out
+    assert "| ours, cold |" in printed
+    assert "| ours, cached |" in printed
+
+
+def test_end_to_end_compares_within_a_round():
+    found = {
+        "ours": [
+            {"total_s": 10.0, "epoch_s": [4.0, 2.0]},
+            {"total_s": 30.0, "epoch_s": [8.0, 6.0]},
+        ],
+        "keras": [
+            {"total_s": 20.0, "epoch_s": [8.0, 4.0]},
+            {"total_s": 60.0, "epoch_s": [16.0, 12.0]},
+        ],
+    }
+    last = end_to_end.describe(found).splitlines()[-1]
+    half = "0.50 (0.50-0.50)"
+    assert last == f"| ours / keras | {half} | {half} | {half} | {half} |"

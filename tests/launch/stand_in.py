@@ -1,0 +1,40 @@
+"""Stands in for a virtual environment's Python: writes down how it was called, and ends as told.
+
+STAND_IN names a folder. Every call adds the file call-<process>.json there, with its arguments and
+environment. The file `plan.json` there maps a process's number to what it does: `{"exit": 7}`, or
+`{"sigterm": 75}`: wait for SIGTERM and end with 75; None: ignore SIGTERM. Unnamed processes end
+with 0.
+"""
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+
+def main() -> int:
+    if sys.argv[1] == "-c":
+        os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+    folder = Path(os.environ["STAND_IN"])
+    ids = [flag.split("=")[1] for flag in sys.argv if flag.startswith("--process_id=")]
+    process = (ids or [os.environ.get("SLURM_PROCID", "0")])[0]
+    plan = json.loads((folder / "plan.json").read_text()).get(process, {"exit": 0})
+    sigterms: list[int] = []
+    if "sigterm" in plan:
+        signal.signal(signal.SIGTERM, lambda number, _: sigterms.append(number))
+    call = {"arguments": sys.argv[1:], "environment": dict(os.environ), "pid": os.getpid()}
+    path = folder / f"call-{process}.json"
+    path.with_suffix(".tmp").write_text(json.dumps(call))
+    path.with_suffix(".tmp").rename(path)
+    if "exit" in plan:
+        return int(plan["exit"])
+    while not sigterms or plan["sigterm"] is None:
+        time.sleep(0.05)
+    time.sleep(1)  # A second SIGTERM would come by now.
+    return int(plan["sigterm"]) if len(sigterms) == 1 else 99
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,130 @@
+"""Real training processes on the tiny dataset, for tests that kill, stop and join them."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import smoke
+from mbh_jax.checkpoints import Checkpoints
+from mbh_jax.experiment import create_experiment
+
+REPOSITORY = Path(__file__).parents[1]
+
+KEYS = {
+    "data.image_size": 32,
+    "data.slices": "all",
+    "model.num_layers": 2,
+    "model.dropout_rate": 0.2,
+    "model.norm": "batch",
+    "augment.flip": True,
+    "train.batch_size": 4,
+    "train.log_every_steps": 2,
+    "train.checkpoint_every_steps": 1,
+    "train.preview_slices": 2,
+}
+
+
+def tiny_config(dataset: Path, **changes: object) -> ConfigDict:
+    """What `flags` of the same arguments say; `train__num_epochs=2` stands for a key."""
+    config = smoke.get_config()
+    config.data.dir = str(dataset)
+    for name, value in (KEYS | changes).items():
+        section, key = name.replace("__", ".").split(".")
+        config[section][key] = value
+    return config
+
+
+def flags(dataset: Path, workdir: Path, **changes: object) -> list[str]:
+    """Arguments of mbh_jax.main for a tiny run."""
+    keys = {name.replace("__", "."): value for name, value in (KEYS | changes).items()}
+    return [
+        "--config=configs/smoke.py",
+        f"--workdir={workdir}",
+        f"--config.data.dir={dataset}",
+        *(f"--config.{name}={value}" for name, value in keys.items()),
+    ]
+
+
+def start(arguments: list[str], *, num_devices: int = 1) -> subprocess.Popen[str]:
+    """Starts mbh_jax.main with that many simulated devices; its output is on `stderr`."""
+    environment = os.environ | {
+        "JAX_NUM_CPU_DEVICES": str(num_devices),
+        "JAX_COMPILATION_CACHE_DIR": str(jax.config.jax_compilation_cache_dir),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "mbh_jax.main", *arguments],
+        cwd=REPOSITORY,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test runner started in the background ignores Ctrl-C, and its children with it.
+        restore_signals=True,
+    )
+
+
+def wait_for_line(process: subprocess.Popen[str], *words: str) -> str:
+    """Reads what a process says until a line holds one of `words`; all it said before is returned.
+
+    Raises:
+        AssertionError: the process ended without such a line.
+    """
+    assert process.stderr is not None
+    said = ""
+    for line in process.stderr:
+        said += line
+        if any(word in line for word in words):
+            return said
+    raise AssertionError(f"ended without {words}: {said}")
+
+
+def finish(process: subprocess.Popen[str], timeout_s: float = 300) -> tuple[int, str]:
+    """Exit code, and what the process still said."""
+    _, said = process.communicate(timeout=timeout_s)
+    return process.returncode, said
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on."""
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return listener.getsockname()[1]
+
+
+def start_processes(
+    arguments: list[str], number: int, *, num_devices: int = 1
+) -> list[subprocess.Popen[str]]:
+    """Starts the processes of one run, joined on the loopback."""
+    port = free_port()
+    joined = ["--distributed", f"--coordinator=localhost:{port}", f"--num_processes={number}"]
+    return [
+        start([*arguments, *joined, f"--process_id={i}"], num_devices=num_devices)
+        for i in range(number)
+    ]
+
+
+def results(config: ConfigDict, workdir: Path) -> dict[str, bytes]:
+    """All that a finished run must share with any other of its configuration, bit for bit.
+
+    The arrays of its last and best checkpoints, tables of every epoch, pictures and evaluation.
+    """
+    experiment = create_experiment(config)
+    with Checkpoints(workdir, experiment.parallel) as saved:
+        arrays = {
+            "last": saved.restore_last(experiment.template).arrays,
+            "best": saved.restore_variables("best", experiment.template.variables).arrays,
+        }
+    leaves = jax.tree_util.tree_leaves_with_path(arrays)
+    found = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
+    files = [
+        *("train_losses.csv", "train_metrics.csv", "evaluation/validation/evaluation.csv"),
+        *sorted(path.relative_to(workdir) for path in workdir.glob("epoch_change_infer/*/*")),
+    ]
+    return found | {str(name): (workdir / name).read_bytes() for name in files}

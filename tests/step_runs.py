@@ -1,0 +1,106 @@
+"""Training steps of a tiny network: in a test's process, or one by itself with more devices.
+
+Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, parts], ...]}`, it prints
+what `run` returns for each of the runs, as JSON.
+"""
+
+import json
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from configs import smoke
+from mbh_jax import losses, models, optimizers, parallel, steps
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.train_state import TrainState
+
+SIZE = 16
+BATCH = 8
+
+
+def tiny_config(norm: str) -> ConfigDict:
+    """Two levels, dropout and augmentation."""
+    config = smoke.get_config()
+    config.data.image_size = SIZE
+    config.augment.flip = True
+    config.augment.hu_noise_hu = 2.0
+    config.model.norm = norm
+    config.model.num_layers = 2
+    config.model.dropout_rate = 0.3
+    return config
+
+
+def tiny_batch(rng: np.random.Generator, real: int = BATCH) -> dict[str, np.ndarray]:
+    """A batch whose last rows, after the first `real`, are padding."""
+    weight = (np.arange(BATCH) < real).astype(np.float32)
+    label = rng.integers(0, 6, (BATCH, SIZE, SIZE)).astype(np.uint8)
+    noise = rng.normal(0, 5, (BATCH, SIZE, SIZE))
+    return {
+        "image": (20 + 10 * label + noise).astype(np.int16)[..., None],
+        "label": label,
+        "weight": weight,
+        "example": np.where(weight > 0, rng.integers(0, 1000, BATCH), -1).astype(np.int32),
+        "volume": np.zeros(BATCH, np.int32),
+        "slice_index": np.zeros(BATCH, np.int32),
+    }
+
+
+def create(
+    config: ConfigDict, loss: losses.Loss, how: parallel.Parallel
+) -> tuple[steps.Steps, TrainState]:
+    """Steps, not yet compiled, and the state to begin with on the devices of `how`."""
+    model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
+    optimizer = optimizers.create_optimizer(config.optimizer, lambda _: 1e-3)
+    plateau = optimizers.create_plateau(config.optimizer)
+
+    def init() -> TrainState:
+        image = np.zeros((1, SIZE, SIZE, 3), np.float32)
+        return TrainState.create(dict(model.init(jax.random.key(0), image)), optimizer, plateau)
+
+    state = jax.device_put(jax.jit(init)(), how.replicated)
+    return steps.create_steps(config, model, loss, optimizer), state
+
+
+def run(
+    mode: str, num_devices: int, num_parts: int, *, loss: str, norm: str, real: int
+) -> dict[str, Any]:
+    """What three steps and an evaluation come to."""
+    config = tiny_config(norm)
+    config.train.accumulate_steps = num_parts
+    how = parallel.create_parallel(mode, jax.devices()[:num_devices])
+    created_loss = losses.create_loss(loss, 1.0)
+    made, state = create(config, created_loss, how)
+    train = parallel.compile_train_step(made.train, how)
+    evaluate = parallel.compile_eval_step(made.evaluate, how)
+    rng = np.random.default_rng(0)
+    reported = []
+    for _ in range(3):
+        batch = parallel.put_batch(tiny_batch(rng, real), how)
+        state, sums = train(state, batch, jax.random.key(5))
+        reported.append(
+            {
+                "loss": float(created_loss.objective(sums)),
+                "examples": float(sums["examples"]),
+                "pixels": int(sums["confusion"].sum()),
+                "dice": float(sums["dice_coef_multiclass"]),
+                "update_norm": float(sums["update_norm"]),
+            }
+        )
+    rows = parallel.local_rows(evaluate(state.variables, batch), how)
+    parameters = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
+    return {
+        "steps": reported,
+        "parameters": parameters[::37].tolist(),
+        "statistics": [np.asarray(leaf).tolist() for leaf in jax.tree.leaves(state.model_state)],
+        "evaluated": rows["cross_entropy"].tolist(),
+        "confusion": rows["native_confusion"].sum((1, 2)).tolist(),
+    }
+
+
+if __name__ == "__main__":
+    given = json.loads(sys.argv[1])
+    runs = given.pop("runs")
+    print(json.dumps([run(*one, **given) for one in runs]))
