@@ -34,7 +34,7 @@ def get_config() -> ConfigDict:
                 "dtype": "float32",
                 "remat": False,
             },
-            "loss": {"name": "cross_entropy", "dice_weight": 1.0},
+            "loss": {"name": "cross_entropy", "dice_weight": 1.0, "dice_smooth": 1.0},
             "optimizer": {
                 "name": "adam",
                 "learning_rate": 5e-5,

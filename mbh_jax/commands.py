@@ -48,7 +48,7 @@ def _recipe() -> str:
 
 def _keep_compiled_programs() -> None:
     """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         # By host: programs for one kind of CPU may not run on another.
         jax.config.update(

@@ -78,6 +78,7 @@ RULES: dict[str, Rule] = {
     # Loss and optimizer.
     "loss.name": _choice("cross_entropy", "cross_entropy_dice"),
     "loss.dice_weight": _number(0),
+    "loss.dice_smooth": _POSITIVE,
     "optimizer.name": _choice("adam", "adamw"),
     "optimizer.learning_rate": _POSITIVE,
     "optimizer.beta1": _number(0, 1),

@@ -104,7 +104,7 @@ def create_experiment(
     index = SliceIndex.load(config.data.dir)
     how = parallel.create_parallel(config.parallel.mode)
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
-    loss = losses.create_loss(config.loss.name, config.loss.dice_weight)
+    loss = losses.create_loss(config.loss)
     num_batches = steps_per_epoch(
         index.num_examples("train", config.data.slices), config.train.batch_size
     )

@@ -126,6 +126,6 @@ def out_of_memory_errors(config: ConfigDict) -> Iterator[None]:
         reason = str(error).rpartition("RESOURCE_EXHAUSTED: ")[2].partition("\n")[0]
         raise UserError(
             f"out of memory on the device ({reason.rstrip('. ')}): "
-            f"{ways_out(config, jax.device_count(), jax.default_backend())}; in evaluation, less than "
-            f"--config.eval.batch_size={config.eval.batch_size}"
+            f"{ways_out(config, jax.device_count(), jax.default_backend())}; "
+            f"in evaluation, less than --config.eval.batch_size={config.eval.batch_size}"
         ) from error

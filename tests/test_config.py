@@ -51,7 +51,7 @@ def test_recipe_runs_a_step(name: str) -> None:
     config.train.batch_size = 2
     how = parallel.create_parallel(config.parallel.mode)
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
-    loss = losses.create_loss(config.loss.name, config.loss.dice_weight)
+    loss = losses.create_loss(config.loss)
     schedule = optimizers.create_schedule(config.optimizer, 10, 10)
     optimizer = optimizers.create_optimizer(config.optimizer, schedule)
     size, channels = config.data.image_size, preprocess.num_channels(config.data.window)

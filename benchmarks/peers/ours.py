@@ -39,7 +39,7 @@ def build(workload: Workload, variant: str) -> Peer:
     config = configuration(workload)
     how = parallel.create_parallel(config.parallel.mode)
     model = models.create_model(config.model, workload.num_classes, axis_name=how.axis_name)
-    loss = losses.create_loss(config.loss.name, config.loss.dice_weight)
+    loss = losses.create_loss(config.loss)
     schedule = optimizers.create_schedule(config.optimizer, 1, 1)
     optimizer = optimizers.create_optimizer(config.optimizer, schedule)
     made = steps.create_steps(config, model, loss, optimizer)

@@ -9,7 +9,7 @@ of the kernel:
     kernel   m   products, of the definition's
     3 x 3    4   6 of 12
     5 x 5    4   8 of 20
-    7 x 7    2   8 of 14
+    7 x 7    4   14 of 28 (in two parts)
 
 Its points are at most 2 and at least 1/2 in size, and one axis only is treated so: rounding errors
 are about twice those of the definition. Both gradients have as few products as the result.
@@ -17,6 +17,7 @@ are about twice those of the definition. Both gradients have as few products as 
 
 import functools
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -27,8 +28,17 @@ from jax import lax
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
-TILE_ROWS = {3: 4, 5: 4, 7: 2}
-"""Rows of the result that are computed together, by the side of the kernel."""
+
+class _Form(NamedTuple):
+    """Rows of the result of a tile, rows of a part of the kernel, and such parts in a kernel."""
+
+    tile_rows: int
+    part_rows: int
+    parts: int
+
+
+FORMS = {3: _Form(4, 3, 1), 5: _Form(4, 5, 1), 7: _Form(4, 4, 2)}
+"""By the side of the kernel. With several parts, a part begins where a tile does."""
 
 _POINTS = tuple(Fraction(point) for point in ("0", "1", "-1", "2", "-1/2", "-2", "1/2"))
 
@@ -87,124 +97,155 @@ def _combine(matrix: np.ndarray, arrays: list[jax.Array]) -> list[jax.Array]:
 class _Stretches(NamedTuple):
     """How a map is divided: `number` stretches an example, each of `tiles` tiles of rows."""
 
-    tile_rows: int
     tiles: int
     number: int
     examples: int
     """Examples a stretch holds: all of them, or one."""
 
     @classmethod
-    def of(cls, x_shape: tuple[int, ...], kernel_rows: int) -> "_Stretches":
+    def of(cls, x_shape: tuple[int, ...], form: _Form) -> "_Stretches":
         batch, height, width, channels = x_shape
-        tile_rows = TILE_ROWS[kernel_rows]
-        tiles = -(-height // tile_rows)
-        products = tile_rows + kernel_rows - 1
+        tiles = -(-height // form.tile_rows)
+        products = form.tile_rows + form.part_rows - 1
         tile_bytes = products * width * channels * 4
         if batch * tiles * tile_bytes <= CACHED_BYTES:
-            return cls(tile_rows, tiles, 1, batch)
+            return cls(tiles, 1, batch)
         number = -(-tiles // max(CACHED_BYTES // tile_bytes, 1))
-        return cls(tile_rows, -(-tiles // number), number, 1)
-
-    @property
-    def rows(self) -> int:
-        """Rows of a stretch."""
-        return self.tile_rows * self.tiles
+        return cls(-(-tiles // number), number, 1)
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """'same' convolution of x (B, H, W, C) with kernel (k, k, C, F), k a key of `TILE_ROWS`."""
+    """'same' convolution of x (B, H, W, C) with kernel (k, k, C, F), k a key of `FORMS`."""
     batch, height, width, _ = x.shape
-    kernel_rows, _, _, features = kernel.shape
-    stretches = _Stretches.of(x.shape, kernel_rows)
-    matrices = transforms(stretches.tile_rows, kernel_rows)
-    kernels = [part[None] for part in _combine(matrices.G, list(kernel))]
-    x = _pad_rows(x, stretches, kernel_rows // 2)
+    side, _, _, features = kernel.shape
+    form = FORMS[side]
+    A, G, B = transforms(form.tile_rows, form.part_rows)
+    stretches = _Stretches.of(x.shape, form)
+    kernel = jnp.pad(kernel, ((0, form.part_rows * form.parts - side), (0, 0), (0, 0), (0, 0)))
+    kernel = kernel.reshape(form.parts, form.part_rows, -1)
+    kernels = [
+        part.reshape(form.parts, side, -1, features)
+        for part in _combine(G, [kernel[:, row] for row in range(form.part_rows)])
+    ]
+    x = _pad_rows(x, stretches, form, side // 2)
 
-    def stretch(index: jax.Array | int) -> jax.Array:
-        rows = _rows_of_stretch(x, stretches, index, 2 * (kernel_rows // 2))
-        parts = _combine(matrices.B, _every_tile_row(rows, stretches, kernel_rows))
+    def stretch(rows: jax.Array) -> jax.Array:
+        seen = _tile_rows(rows, form, stretches.tiles + form.parts - 1, form.part_rows)
         products = [
             _conv_along_columns(_with_columns(a, width), b)
-            for a, b in zip(parts, kernels, strict=True)
+            for a, b in zip(_combine(B, seen), kernels, strict=True)
         ]
-        tiles = jnp.stack(_combine(matrices.A, _flat(products)), axis=2)
-        return tiles.reshape(stretches.examples, stretches.rows, width, features)
+        tiles = [array.reshape(*array.shape[:2], -1) for array in products]
+        return jnp.stack(_combine(A, tiles), axis=2)
 
-    if stretches.number == 1 and stretches.examples == batch:
-        y = stretch(0)
-    else:
-        count = batch * stretches.number
-        _, y = lax.scan(lambda _, index: (None, stretch(index)), None, jnp.arange(count))
-    y = y.reshape(batch, stretches.number * stretches.rows, width, features)
-    return y[:, :height]
+    y = _map_stretches(stretch, (x,), stretches, form)
+    return y.reshape(batch, -1, width, features)[:, :height]
 
 
-def kernel_gradient(x: jax.Array, gradient: jax.Array, kernel_rows: int) -> jax.Array:
+def kernel_gradient(x: jax.Array, gradient: jax.Array, side: int) -> jax.Array:
     """Gradient of `conv` with respect to its kernel, (k, k, C, F)."""
-    batch, _, width, channels = x.shape
+    _, _, width, channels = x.shape
     features = gradient.shape[3]
-    half = kernel_rows // 2
-    stretches = _Stretches.of(x.shape, kernel_rows)
-    matrices = transforms(stretches.tile_rows, kernel_rows)
+    form = FORMS[side]
+    A, G, B = transforms(form.tile_rows, form.part_rows)
+    stretches = _Stretches.of(x.shape, form)
     block = 2 if features < 32 and width % 2 == 0 else 1
-    x = _pad_rows(x, stretches, half)
-    gradient = _pad_rows(gradient, stretches, 0)
+    half = side // 2
+    x = _pad_rows(x, stretches, form, half)
     x = jnp.pad(x, ((0, 0), (0, 0), (half, half + -(2 * half) % block), (0, 0)))
     padded_width = x.shape[2]
+    gradient = _pad_rows(gradient, stretches, form, 0)
 
-    def stretch(index: jax.Array | int) -> jax.Array:
-        rows = _rows_of_stretch(x, stretches, index, 2 * half)
-        parts = _combine(matrices.B, _every_tile_row(rows, stretches, kernel_rows))
-        of_result = _rows_of_stretch(gradient, stretches, index, 0)
-        tiles = _every_tile_row(of_result, stretches, 1)
-        products = _combine(matrices.A.T, tiles)
+    def stretch(rows: jax.Array, gradient_rows: jax.Array) -> jax.Array:
+        seen = _tile_rows(rows, form, stretches.tiles + form.parts - 1, form.part_rows)
+        given = _tile_rows(gradient_rows, form, stretches.tiles, 1)
         return jnp.stack(
             [
                 _gradient_along_columns(
                     _with_columns(a, padded_width), _with_columns(b, width), block
                 )
-                for a, b in zip(parts, products, strict=True)
+                for a, b in zip(_combine(B, seen), _combine(A.T, given), strict=True)
             ]
         )
 
-    if stretches.number == 1 and stretches.examples == batch:
-        total = stretch(0)
-    else:
-        zeros = jnp.zeros(jax.eval_shape(stretch, 0).shape, x.dtype)
-        count = batch * stretches.number
-        total, _ = lax.scan(lambda s, index: (s + stretch(index), None), zeros, jnp.arange(count))
-    shifts = total.shape[2]
-    total = total.reshape(-1, block, channels, shifts, block, features)
-    # (products, shift, place of x, channels, place of the gradient, features)
-    total = total.transpose(0, 3, 1, 2, 4, 5).reshape(-1, shifts * block, channels, block, features)
-    taps = [total[:, place : place + kernel_rows, :, place] for place in range(block)]
-    return jnp.stack(_combine(matrices.G.T, list(functools.reduce(jnp.add, taps))))
+    total = _sum_stretches(stretch, (x, gradient), stretches, form)
+    products, _, parts, shifts, _ = total.shape
+    total = total.reshape(products, block, channels, parts, shifts, block, features)
+    # From an image for each place in a block to a shift of its own.
+    total = total.transpose(0, 3, 4, 1, 2, 5, 6)
+    total = total.reshape(products, parts, shifts * block, channels, block, features)
+    taps = [total[:, :, place : place + side, :, place] for place in range(block)]
+    rows = jnp.stack(_combine(G.T, list(functools.reduce(jnp.add, taps))), axis=1)
+    return rows.reshape(-1, side, channels, features)[:side]
 
 
-def _pad_rows(x: jax.Array, stretches: _Stretches, half: int) -> jax.Array:
-    below = stretches.number * stretches.rows + half - x.shape[1]
-    return jnp.pad(x, ((0, 0), (half, below), (0, 0), (0, 0)))
+def _pad_rows(x: jax.Array, stretches: _Stretches, form: _Form, above: int) -> jax.Array:
+    """Zeros above, and as many below as the last stretch sees."""
+    rows = stretches.number * stretches.tiles * form.tile_rows + _halo(form)
+    return jnp.pad(x, ((0, 0), (above, rows - above - x.shape[1]), (0, 0), (0, 0)))
 
 
-def _rows_of_stretch(
-    x: jax.Array, stretches: _Stretches, index: jax.Array | int, halo: int
-) -> jax.Array:
-    """The rows that a stretch sees, of one example or of all."""
-    if stretches.number == 1 and stretches.examples == x.shape[0]:
-        return x
+def _halo(form: _Form) -> int:
+    """Rows below a stretch that its last tile sees."""
+    return (form.parts - 1) * form.tile_rows + form.part_rows - 1
+
+
+def _stretch_of(
+    arrays: tuple[jax.Array, ...], stretches: _Stretches, form: _Form, index: jax.Array
+) -> list[jax.Array]:
+    """The rows that a stretch sees."""
+    step = stretches.tiles * form.tile_rows
     example, number = index // stretches.number, index % stretches.number
-    shape = (stretches.examples, stretches.rows + halo, *x.shape[2:])
-    return lax.dynamic_slice(x, (example, number * stretches.rows, 0, 0), shape)
+    return [
+        lax.dynamic_slice(
+            array, (example, number * step, 0, 0), (1, step + _halo(form), *array.shape[2:])
+        )
+        for array in arrays
+    ]
 
 
-def _every_tile_row(rows: jax.Array, stretches: _Stretches, kernel_rows: int) -> list[jax.Array]:
+def _map_stretches(
+    function: Callable[..., jax.Array],
+    arrays: tuple[jax.Array, ...],
+    stretches: _Stretches,
+    form: _Form,
+) -> jax.Array:
+    """`function` of the rows of each stretch, one after another."""
+    count = arrays[0].shape[0] * stretches.number
+    if stretches.examples * stretches.number == count:
+        return function(*arrays)
+    return lax.map(
+        lambda index: function(*_stretch_of(arrays, stretches, form, index)), jnp.arange(count)
+    )
+
+
+def _sum_stretches(
+    function: Callable[..., jax.Array],
+    arrays: tuple[jax.Array, ...],
+    stretches: _Stretches,
+    form: _Form,
+) -> jax.Array:
+    """The sum of `function` over stretches."""
+    count = arrays[0].shape[0] * stretches.number
+    if stretches.examples * stretches.number == count:
+        return function(*arrays)
+
+    def add(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+        return total + function(*_stretch_of(arrays, stretches, form, index)), None
+
+    first = function(*_stretch_of(arrays, stretches, form, jnp.zeros((), jnp.int32)))
+    return lax.scan(add, first, jnp.arange(1, count))[0]
+
+
+def _tile_rows(rows: jax.Array, form: _Form, tiles: int, part_rows: int) -> list[jax.Array]:
     """The first row that each tile sees, the second, ...: (examples, tiles, W * C) each.
 
     Columns and channels as one long axis, over which the compiler's loops are fast.
     """
     rows = rows.reshape(*rows.shape[:2], -1)
-    step, last = stretches.tile_rows, stretches.tile_rows * (stretches.tiles - 1)
-    return [rows[:, r : r + last + 1 : step] for r in range(step + kernel_rows - 1)]
+    last = form.tile_rows * (tiles - 1)
+    number = form.tile_rows + part_rows - 1
+    return [rows[:, r : r + last + 1 : form.tile_rows] for r in range(number)]
 
 
 def _with_columns(rows: jax.Array, width: int) -> jax.Array:
@@ -212,13 +253,8 @@ def _with_columns(rows: jax.Array, width: int) -> jax.Array:
     return rows.reshape(*rows.shape[:2], width, -1)
 
 
-def _flat(maps: list[jax.Array]) -> list[jax.Array]:
-    """(examples, tiles, W, C) -> (examples, tiles, W * C) each."""
-    return [array.reshape(*array.shape[:2], -1) for array in maps]
-
-
 def _conv_along_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """'same' convolution with a kernel of one row, neighbouring columns computed together."""
+    """Convolution, 'same' along columns and 'valid' along rows, two columns together if thin."""
     features = kernel.shape[3]
     half = kernel.shape[1] // 2
     block = 2 if features < 32 and x.shape[2] % 2 == 0 else 1
@@ -230,7 +266,7 @@ def _conv_along_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
         padding=((0, 0), (half, half)),
         dimension_numbers=LAYOUT,
     )
-    return y.reshape(*x.shape[:3], features)
+    return y.reshape(*y.shape[:2], -1, features)
 
 
 def _gradient_along_columns(x: jax.Array, gradient: jax.Array, block: int) -> jax.Array:
@@ -240,17 +276,17 @@ def _gradient_along_columns(x: jax.Array, gradient: jax.Array, block: int) -> ja
     (`image = place, c`) and a feature of its own in the gradient (`feature = place, f`).
 
     Returns:
-        (block * C, shifts in blocks, block * F).
+        (block * C, parts, shifts in blocks, block * F).
     """
-    examples, rows, padded_width, channels = x.shape
-    _, _, width, features = gradient.shape
-    x = x.reshape(examples * rows, padded_width // block, block, channels)
-    gradient = gradient.reshape(examples * rows, width // block, 1, block * features)
-    product = lax.conv_general_dilated(
-        x.transpose(2, 3, 0, 1).reshape(block * channels, examples * rows, -1, 1),
-        gradient,
+    _, rows, padded_width, channels = x.shape
+    examples, tiles, width, features = gradient.shape
+    x = x.reshape(examples, rows, padded_width // block, block, channels)
+    gradient = gradient.reshape(examples, tiles, width // block, block * features)
+    # Examples are channels of the images, which the product sums over.
+    return lax.conv_general_dilated(
+        x.transpose(3, 4, 1, 2, 0).reshape(block * channels, rows, -1, examples),
+        gradient.transpose(1, 2, 0, 3),
         window_strides=(1, 1),
         padding="VALID",
         dimension_numbers=LAYOUT,
     )
-    return product[:, 0]

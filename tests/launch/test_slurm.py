@@ -60,10 +60,11 @@ class Job:
         return found[1]
 
     def wait(self, *states: str, timeout_s: float = 60) -> None:
-        """Waits until the job is in one of `states`."""
+        """Waits until the job is in one of `states`; fails where it ends in another."""
         deadline = time.monotonic() + timeout_s
-        while self.field("JobState") not in states:
-            assert time.monotonic() < deadline, f"{self.field('JobState')}\n{self.log}"
+        while (state := self.field("JobState")) not in states:
+            ended = state in ("CANCELLED", "COMPLETED", "FAILED", "NODE_FAIL", "TIMEOUT")
+            assert not ended and time.monotonic() < deadline, f"{state}\n{self.log}"
             time.sleep(0.2)
 
     def start_again(self) -> None:
