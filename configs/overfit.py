@@ -3,8 +3,9 @@
     python -m mbh_jax.main --config=configs/overfit.py --config.data.dir=data/sample
     python -m mbh_jax.main --config=configs/overfit.py --config.data.dir=data/sample --mode=evaluate
 
-The Dice on the training slices should come near 1; what it is on others says nothing. The quickstart's
-network at 256 x 256, without augmentation and dropout, evaluated on what it was trained on.
+The Dice on the training slices should come near 1; what it is on others says nothing. It is the
+quickstart's network at 256 x 256, without augmentation and dropout, evaluated on what it was
+trained on.
 """
 
 from ml_collections import ConfigDict

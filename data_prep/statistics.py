@@ -35,6 +35,11 @@ MIN_HEIGHT_SLICES = 5
 
 BLOOD = tuple(CLASS_NAMES[value] for value in FOREGROUND)
 
+_PICTURES = (
+    *("classes.png", "hu.png", "heights.png"),
+    *("montage.png", "blood_ml.png", "geometry.png"),
+)
+"""All that there can be."""
 _BONE_HU = 200
 _RIM_PIXELS = 5
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -206,7 +211,7 @@ def statistics(
 
 
 def write(index: SliceIndex, output: Path) -> list[Path]:
-    """Writes all files to `output` and gives their paths.
+    """Writes all files to `output`, in place of those of an earlier call, and gives their paths.
 
     Raises:
         UserError: if a record is damaged.
@@ -220,11 +225,11 @@ def write(index: SliceIndex, output: Path) -> list[Path]:
     paths = [output / "statistics.json", output / "volumes.csv"]
     files.write_json(paths[0], content)
     files.write_csv(paths[1], list(rows[0]), rows)
+    shares = height_shares(index)
     pictures = {
         "classes.png": statistics_plots.classes_figure(content["counts"]),
         "hu.png": statistics_plots.hu_figure(histograms),
     }
-    shares = height_shares(index)
     if not np.isnan(shares).all():
         pictures["heights.png"] = statistics_plots.heights_figure(shares)
     if index.pixels_per_class[:, 1:].any():
@@ -232,8 +237,11 @@ def write(index: SliceIndex, output: Path) -> list[Path]:
     if any(info.spacing_known for info in index.volumes):
         pictures["blood_ml.png"] = statistics_plots.blood_figure(rows)
         pictures["geometry.png"] = statistics_plots.geometry_figure(rows)
-    for name, figure in pictures.items():
-        files.atomic_write_bytes(output / name, statistics_plots.png(figure))
+    for name in _PICTURES:
+        if name in pictures:
+            files.atomic_write_bytes(output / name, statistics_plots.png(pictures[name]))
+        else:  # Of an earlier dataset.
+            (output / name).unlink(missing_ok=True)
     return [*paths, *(output / name for name in pictures)]
 
 

@@ -9,18 +9,17 @@ folder that gets its name when it is whole.
 
 import contextlib
 import re
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
+from etils import epath
 
 from mbh_jax import checksums, distributed
 from mbh_jax.errors import UserError
 from mbh_jax.parallel import Parallel
+from mbh_jax.reporting.files import is_remote, move_folder
 from mbh_jax.reporting.log import log
 from mbh_jax.train_state import TrainState
 
@@ -59,8 +58,10 @@ class Checkpoints:
         how: the devices; each holds all arrays, restored ones too.
     """
 
-    def __init__(self, workdir: str | Path, how: Parallel):
-        self._directory = Path(workdir).absolute() / CHECKPOINTS_DIR
+    def __init__(self, workdir: epath.PathLike, how: Parallel):
+        # Orbax wants an absolute path; of a bucket's, `absolute` would make a local one.
+        root = epath.Path(workdir) if is_remote(workdir) else epath.Path(workdir).absolute()
+        self._directory = root / CHECKPOINTS_DIR
         self._parallel = how
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
@@ -245,10 +246,8 @@ class Checkpoints:
             )
             self._managers.pop(kind).close()
             if distributed.is_primary():
-                aside.parent.mkdir(exist_ok=True)
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
-            multihost_utils.sync_global_devices("damaged checkpoint set aside")
+                move_folder(path, aside)
+            distributed.wait_for_all()
 
     @contextlib.contextmanager
     def _disk_errors(self) -> Iterator[None]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 from absl import app, flags
+from etils import epath
 from ml_collections import ConfigDict, config_flags
 
 from mbh_jax.config import RULES, nearest_key
@@ -56,7 +57,20 @@ def _keep_compiled_programs() -> None:
         )
 
 
-def run(command: Callable[[ConfigDict, Path, list[str]], None]) -> None:
+def _workdir() -> epath.Path:
+    """The folder that --workdir names.
+
+    Raises:
+        UserError: it is in a store that checkpoints cannot be written to.
+    """
+    name = _WORKDIR.value or f"runs/{Path(_recipe()).stem}"
+    scheme, separator, _ = name.partition("://")
+    if separator and scheme != "gs":
+        raise UserError(f"--workdir={name}: a local folder or gs://BUCKET/FOLDER, not {scheme}://")
+    return epath.Path(name)
+
+
+def run(command: Callable[[ConfigDict, epath.Path, list[str]], None]) -> None:
     """Runs `command(config, workdir, positional arguments)` with the process's flags.
 
     A `UserError` ends the process with one line and exit code 1.
@@ -65,8 +79,7 @@ def run(command: Callable[[ConfigDict, Path, list[str]], None]) -> None:
     def main(arguments: list[str]) -> None:
         start_logging()
         _keep_compiled_programs()
-        workdir = Path(_WORKDIR.value or Path("runs") / Path(_recipe()).stem)
-        command(_CONFIG.value, workdir, arguments[1:])
+        command(_CONFIG.value, _workdir(), arguments[1:])
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow says at every start that oneDNN is on, unless it is told.

@@ -4,12 +4,14 @@ Every process holds all parameters and its own share of each batch. Process 0 wr
 """
 
 import contextlib
+import itertools
 import os
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from mbh_jax.errors import EXIT_LOST_PROCESS, UserError
@@ -18,6 +20,11 @@ PyTree = Any
 
 HEARTBEAT_TIMEOUT_S = 60
 """A process that is silent for so long is taken for dead, and all others end."""
+
+BARRIER_TIMEOUT_S = 1800
+"""A barrier waits so long for a process that is alive but has not come."""
+
+_barrier_numbers = itertools.count()
 
 _TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 """What schedulers tell each of the processes they started side by side."""
@@ -37,7 +44,6 @@ def join(
     Raises:
         UserError: the processes cannot be told or reached.
     """
-    # A connection that a proxy takes hangs without a word.
     try:
         jax.distributed.initialize(
             coordinator,
@@ -67,6 +73,18 @@ def refuse_unjoined_processes(environment: Mapping[str, str] = os.environ) -> No
             )
 
 
+def wait_for_all() -> None:
+    """Waits until every process has come here; to be called by all alike.
+
+    Collectives of a CPU give up when one process comes to their first use half a minute after
+    another, which compiling on a busy machine can cause.
+    """
+    # JAX's public barrier is itself a collective.
+    client = global_state.client
+    if client is not None:
+        client.wait_at_barrier(f"mbh_jax_{next(_barrier_numbers)}", BARRIER_TIMEOUT_S * 1000)
+
+
 def is_primary() -> bool:
     """Whether this is the process that writes files and prints tables."""
     return jax.process_index() == 0
@@ -80,6 +98,7 @@ def gather_rows(rows: PyTree) -> PyTree:
     """
     if jax.process_count() == 1:
         return rows
+    wait_for_all()
     return multihost_utils.process_allgather(rows, tiled=True)
 
 

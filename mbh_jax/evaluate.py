@@ -1,10 +1,10 @@
 """Evaluation: a network over slices, and a checkpoint over the volumes of a split."""
 
 import collections
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from mbh_jax import distributed, parallel
@@ -100,7 +100,7 @@ def confusion_by_volume(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 def evaluate_split(
     experiment: Experiment,
     restored: Restored,
-    workdir: Path,
+    workdir: epath.Path,
     *,
     split: str,
     checkpoint: str,
@@ -161,7 +161,7 @@ def evaluate_split(
     print(tables.format_table(summary))
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: Path) -> None:
+def evaluate_checkpoint(config: ConfigDict, workdir: epath.Path) -> None:
     """Evaluates `config.eval.checkpoint` of `workdir` on `config.eval.split` and prints the table.
 
     Raises:

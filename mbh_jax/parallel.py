@@ -42,8 +42,11 @@ class Parallel(NamedTuple):
         return AXIS_NAME if self.mode == "pmap" else None
 
     @property
-    def ahead_of_time(self) -> bool:
-        """Whether a step can be compiled before its first call; `pmap` over processes cannot."""
+    def calls_compiled(self) -> bool:
+        """Whether a step compiled before its first call can be called; not `pmap` over processes.
+
+        There the call compiles again, which the cache of compiled programs makes short.
+        """
         return self.mode == "jit" or jax.process_count() == 1
 
     @property

@@ -1,10 +1,10 @@
 """The same few validation slices, predicted and drawn after every epoch."""
 
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from mbh_jax import distributed, parallel
 from mbh_jax.data.index import SliceIndex
@@ -35,7 +35,7 @@ def choose_slices(index: SliceIndex, examples: np.ndarray, number: int) -> np.nd
 class Preview:
     """Holds the pixels of the chosen slices and draws what a network makes of them."""
 
-    def __init__(self, experiment: Experiment, examples: np.ndarray, workdir: Path):
+    def __init__(self, experiment: Experiment, examples: np.ndarray, workdir: epath.Path):
         """Reads `config.train.preview_slices` of `examples`; 0 draws nothing."""
         self._experiment = experiment
         self._directory = workdir / PREVIEW_DIR

@@ -1,9 +1,9 @@
 """A trace of a few training steps, for TensorBoard's profiler or XProf."""
 
-from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 
 from mbh_jax.reporting.log import log
 
@@ -18,7 +18,7 @@ class StepProfiler:
         workdir: gets the trace below `profile/`.
     """
 
-    def __init__(self, steps: str, workdir: Path):
+    def __init__(self, steps: str, workdir: epath.Path):
         first, _, last = steps.partition(":")
         self._first, self._last = (int(first), int(last)) if steps else (0, 0)
         self._directory = workdir / PROFILE_DIR

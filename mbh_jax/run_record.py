@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from etils import epath
 from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
 
@@ -96,7 +96,7 @@ class RunRecord(NamedTuple):
 
 
 def check_same_run(
-    record: dict[str, Any], config: ConfigDict, fingerprint: str, workdir: Path
+    record: dict[str, Any], config: ConfigDict, fingerprint: str, workdir: epath.Path
 ) -> None:
     """Refuses to continue a run with another configuration or other data.
 
@@ -116,7 +116,7 @@ def check_same_run(
         )
 
 
-def check_same_network(config: ConfigDict, workdir: Path) -> None:
+def check_same_network(config: ConfigDict, workdir: epath.Path) -> None:
     """Refuses to evaluate a workdir with another network or another input than it was trained with.
 
     Raises:

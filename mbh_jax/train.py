@@ -2,33 +2,32 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
-from mbh_jax import config as config_rules
-from mbh_jax import evaluate, history, memory, nonfinite, parallel
+from mbh_jax import distributed, evaluate, history, memory, nonfinite, parallel
+from mbh_jax.beginnings import begin_or_resume
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.data.order import steps_per_epoch
-from mbh_jax.errors import Stopped, UserError
+from mbh_jax.errors import Stopped
 from mbh_jax.experiment import Experiment, create_experiment
 from mbh_jax.preemption import StopRequest
 from mbh_jax.preview import Preview
 from mbh_jax.profiling import StepProfiler
-from mbh_jax.reporting import writers
 from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.reporting.run_files import RunFiles
-from mbh_jax.run_record import RunRecord, add_sums, check_same_network, check_same_run
+from mbh_jax.run_record import RunRecord, add_sums
 from mbh_jax.train_state import TrainState
 
 PyTree = Any
 
 
-def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
+def train_and_evaluate(config: ConfigDict, workdir: epath.Path) -> None:
     """Trains what `config` describes, then evaluates the best checkpoint on validation volumes.
 
     A run that was begun in `workdir` goes on where its last checkpoint stands, with the numbers it
@@ -57,7 +56,9 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
         )
 
 
-def train(experiment: Experiment, workdir: Path, saved: Checkpoints, stop: StopRequest) -> None:
+def train(
+    experiment: Experiment, workdir: epath.Path, saved: Checkpoints, stop: StopRequest
+) -> None:
     """Takes the steps that are left; see `train_and_evaluate`."""
     config = experiment.config
     train_examples = experiment.index.examples("train", config.data.slices)
@@ -108,53 +109,6 @@ def train(experiment: Experiment, workdir: Path, saved: Checkpoints, stop: StopR
             if record.early_stopping.has_improved:
                 saved.save_best(state.variables, entry["step"], entry)
             save_last(experiment, saved, state, record)
-
-
-def begin_or_resume(
-    experiment: Experiment, saved: Checkpoints, workdir: Path
-) -> tuple[TrainState, RunRecord]:
-    """The state to go on from: the last checkpoint's, given weights, or a new one.
-
-    Raises:
-        UserError: the workdir holds a run of another configuration or another dataset.
-    """
-    config = experiment.config
-    patience = config.train.early_stopping_patience
-    record = saved.last_record()
-    if record is not None:
-        check_same_run(record, config, experiment.index.fingerprint, workdir)
-        restored = saved.restore_last(experiment.template)
-        log.info("%s: going on after step %d", workdir, restored.step)
-        return restored.arrays, RunRecord.from_json(restored.record, patience)
-    saved.discard_best()
-    state = experiment.init()
-    if saved.has_initial():
-        check_same_network(config, workdir)
-        initial = saved.restore_variables("initial", experiment.template.variables)
-        log.info("%s: beginning with the weights given there", workdir)
-        state = state.with_variables(initial.arrays)
-    return state, RunRecord.begin(patience)
-
-
-def begin_from_variables(config: ConfigDict, workdir: Path, variables: PyTree) -> None:
-    """Makes a workdir that evaluation takes up as it is, and training begins with.
-
-    Args:
-        config: what the run is to be; `config.json` keeps it.
-        workdir: a folder without a run.
-        variables: the model's variables.
-
-    Raises:
-        UserError: the configuration is wrong, or the workdir holds a run.
-    """
-    config_rules.validate(config, jax.device_count())
-    how = parallel.create_parallel(config.parallel.mode)
-    with Checkpoints(workdir, how) as saved:
-        if saved.has_initial() or saved.last_record() is not None:
-            raise UserError(f"{workdir} already holds a run: give another --workdir")
-        writers.write_config(workdir, config)
-        saved.save_initial(variables, {})
-    log.info("wrote %s", workdir)
 
 
 def save_last(
@@ -246,10 +200,11 @@ class TrainingLoop:
     ) -> tuple[TrainState, PyTree]:
         if self._train_step is None:
             self._train_step = self._experiment.train_step
-            if self._experiment.parallel.ahead_of_time:
-                compiled = self._train_step.lower(state, batch, rng).compile()
-                memory.report(compiled, self._experiment.config)
+            compiled = self._train_step.lower(state, batch, rng).compile()
+            memory.report(compiled, self._experiment.config)
+            if self._experiment.parallel.calls_compiled:
                 self._train_step = compiled
+            distributed.wait_for_all()
         return self._train_step(state, batch, rng)
 
     def _fetch(self, record: RunRecord, pending: list[PyTree], step: int) -> RunRecord:

@@ -70,8 +70,9 @@ def run(
     """What three steps and an evaluation come to."""
     config = tiny_config(norm)
     config.train.accumulate_steps = num_parts
+    config.loss.name = loss
     how = parallel.create_parallel(mode, jax.devices()[:num_devices])
-    created_loss = losses.create_loss(loss, 1.0)
+    created_loss = losses.create_loss(config.loss)
     made, state = create(config, created_loss, how)
     train = parallel.compile_train_step(made.train, how)
     evaluate = parallel.compile_eval_step(made.evaluate, how)

@@ -62,6 +62,26 @@ def test_background_does_not_enter_the_dice():
     np.testing.assert_allclose(rows["cardinality"], np.zeros((1, K - 1)), atol=1e-6)
 
 
+def test_a_class_that_the_batch_lacks_is_pushed_down_less_the_smaller_the_smoothing():
+    label = jnp.zeros((1, 4, 4), int)
+    logits = jnp.zeros((1, 4, 4, K))
+
+    def push(dice_smooth: float) -> float:
+        loss = losses.cross_entropy_dice(dice_smooth=dice_smooth)
+        dice_alone = losses.Loss(loss.statistics, lambda s: loss.objective(s | no_entropy), False)
+        gradient = jax.grad(lambda x: dice_alone.objective(total(loss.statistics(x, label))))(
+            logits
+        )
+        return float(jnp.abs(gradient[..., 1:]).max())
+
+    no_entropy = {"cross_entropy": 0.0, "examples": 1.0}
+
+    def total(rows):
+        return {name: value.sum(0) for name, value in rows.items()}
+
+    assert push(1e-5) < 1e-3 * push(1.0)
+
+
 def test_sums_over_parts_give_the_loss_of_the_whole(example):
     logits, label = example
     loss = losses.cross_entropy_dice(1.0)

@@ -52,6 +52,9 @@ SMOKE = "--config=configs/smoke.py"
         ([SMOKE, "--config.train.batch=3"], "did you mean train.batch_size?"),
         ([SMOKE, "--config.data.dir=/no/such/folder"], "make one with python -m data_prep"),
         ([SMOKE, "stray"], "unexpected argument 'stray'"),
+        ([SMOKE, "--num_processes=2"], "belong to --distributed"),
+        ([SMOKE, "--workdir=s3://bucket/run"], "a local folder or gs://BUCKET/FOLDER"),
+        ([SMOKE, "--begin_with=/no/such/run"], "/no/such/run holds no run"),
         ([SMOKE, "--mode=infer"], "value should be one of <train|evaluate>"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax import evaluate, history, train
+from mbh_jax import beginnings, evaluate, history, train
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.errors import UserError
 from mbh_jax.experiment import Experiment, create_experiment
@@ -157,6 +157,24 @@ def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
     train.train_and_evaluate(config, workdir)
     losses = "train_losses.csv"
     assert (workdir / losses).read_bytes() == (undisturbed / losses).read_bytes()
+
+
+def test_a_run_that_begins_with_the_weights_of_another(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    workdir = tmp_path / "run"
+    config.optimizer.learning_rate = 1e-4
+    config.train.num_epochs = 1
+    beginnings.begin_from_run(config, workdir, undisturbed)
+    for where in (undisturbed, workdir):
+        evaluate.evaluate_checkpoint(config, where)
+    theirs, ours = capsys.readouterr().out.split("test: ")[1:]
+    assert ours.splitlines()[1:] == theirs.splitlines()[1:]
+    train.train_and_evaluate(config, workdir)
+    # Once begun, it goes on.
+    beginnings.begin_from_run(config, workdir, undisturbed)
+    train.train_and_evaluate(config, workdir)
+    assert len(json.loads((workdir / "history.json").read_text())) == 1
 
 
 def test_another_configuration_is_refused_with_the_difference(

@@ -15,6 +15,7 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from mbh_jax.errors import UserError
@@ -135,7 +136,7 @@ def _check_shapes(variables: Variables, config: Mapping[str, Any], path: Path) -
             )
 
 
-def main(config: ConfigDict, workdir: Path, arguments: list[str]) -> None:
+def main(config: ConfigDict, workdir: epath.Path, arguments: list[str]) -> None:
     """Writes a workdir whose checkpoints hold the weights of a Keras FlexUNet.
 
         python -m mbh_jax.models.keras_import best_model.h5 --config=configs/flexunet.py
@@ -147,8 +148,8 @@ def main(config: ConfigDict, workdir: Path, arguments: list[str]) -> None:
         UserError: the file is no Keras FlexUNet, is not the configuration's network, or the workdir
             already holds a run.
     """
+    from mbh_jax import beginnings
     from mbh_jax import config as config_rules
-    from mbh_jax import train
     from mbh_jax.data import preprocess
     from mbh_jax.labels import NUM_CLASSES
 
@@ -175,7 +176,7 @@ def main(config: ConfigDict, workdir: Path, arguments: list[str]) -> None:
         raise UserError(f"{arguments[0]} tells {found['num_classes']} classes, not {NUM_CLASSES}")
     if differences:
         raise UserError(f"{arguments[0]} is another network; add {' '.join(differences)}")
-    train.begin_from_variables(config, workdir, variables)
+    beginnings.begin_from_variables(config, workdir, variables)
 
 
 if __name__ == "__main__":

@@ -6,16 +6,25 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from PIL import Image
 
 
-def atomic_write_bytes(path: str | Path, data: bytes) -> None:
+def is_remote(path: epath.PathLike) -> bool:
+    """Whether `path` is in an object store, such as gs://bucket/run."""
+    return "://" in os.fspath(path)
+
+
+def atomic_write_bytes(path: epath.PathLike, data: bytes) -> None:
     """Writes `data` to `path` and makes its folders; a reader sees the old file or the new one."""
-    path = Path(path)
+    path = epath.Path(path)
+    if is_remote(path):
+        # An object appears when it is whole.
+        path.write_bytes(data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
@@ -28,7 +37,25 @@ def atomic_write_bytes(path: str | Path, data: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def atomic_write_text(path: str | Path, text: str) -> None:
+def move_folder(source: epath.PathLike, target: epath.PathLike) -> None:
+    """Moves a folder, in the place of what `target` held before."""
+    source, target = epath.Path(source), epath.Path(target)
+    if target.exists():
+        target.rmtree()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not is_remote(source):
+        source.rename(target)
+        return
+    # An object store has no folders to rename.
+    for child in source.iterdir():
+        if child.is_dir():
+            move_folder(child, target / child.name)
+        else:
+            (target / child.name).write_bytes(child.read_bytes())
+    source.rmtree()
+
+
+def atomic_write_text(path: epath.PathLike, text: str) -> None:
     """`atomic_write_bytes` of `text` in UTF-8."""
     atomic_write_bytes(path, text.encode())
 
@@ -50,7 +77,7 @@ def json_ready(value: Any) -> Any:
     return value
 
 
-def write_json(path: str | Path, value: Any) -> None:
+def write_json(path: epath.PathLike, value: Any) -> None:
     """Writes `json_ready(value)` as strict, indented JSON."""
     atomic_write_text(path, json.dumps(json_ready(value), indent=1, allow_nan=False) + "\n")
 
@@ -61,7 +88,9 @@ def _cell(value: Any) -> str:
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
-def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
+def write_csv(
+    path: epath.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
+) -> None:
     """Writes rows under a head line.
 
     A float is written with as many digits as bring the same float back; NaN and None are empty.

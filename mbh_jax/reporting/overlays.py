@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
 from mbh_jax.labels import FOREGROUND, LABELS
@@ -161,7 +161,7 @@ def montage(
 
 
 def write_epoch_change(
-    directory: str | Path,
+    directory: epath.PathLike,
     epoch: int,
     hu: np.ndarray,
     truth: np.ndarray,
@@ -183,7 +183,7 @@ def write_epoch_change(
     Returns:
         The montage, (height, width, 3) uint8, for TensorBoard.
     """
-    directory = Path(directory) / f"epoch_{epoch:04d}"
+    directory = epath.Path(directory) / f"epoch_{epoch:04d}"
     for i, name in enumerate(names):
         title = f"{name}   epoch {epoch}"
         picture = panel(hu[i], truth[i], prediction[i], title)

@@ -2,10 +2,10 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -160,8 +160,8 @@ def metric_figure(history: History) -> Figure:
     return figure
 
 
-def write_plots(workdir: str | Path, history: History) -> None:
+def write_plots(workdir: epath.PathLike, history: History) -> None:
     """Writes train_losses.png and train_metrics.png of a history with at least one epoch."""
-    workdir = Path(workdir)
+    workdir = epath.Path(workdir)
     files.atomic_write_bytes(workdir / "train_losses.png", _png(loss_figure(history)))
     files.atomic_write_bytes(workdir / "train_metrics.png", _png(metric_figure(history)))

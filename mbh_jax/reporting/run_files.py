@@ -1,9 +1,9 @@
 """What a training run leaves in its workdir for people, epoch by epoch."""
 
 import time
-from pathlib import Path
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from mbh_jax import distributed
@@ -26,7 +26,7 @@ class RunFiles:
         step: steps taken before, in a run that continues.
     """
 
-    def __init__(self, workdir: Path, config: ConfigDict, step: int):
+    def __init__(self, workdir: epath.Path, config: ConfigDict, step: int):
         self._workdir = workdir
         self._history: writers.History = []
         self._plotted_s = 0.0

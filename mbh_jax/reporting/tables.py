@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from mbh_jax import metrics
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
@@ -155,7 +155,7 @@ def summarize(
     return files.json_ready(summary)
 
 
-def write_evaluation(directory: str | Path, summary: Summary) -> None:
+def write_evaluation(directory: epath.PathLike, summary: Summary) -> None:
     """Writes summary.json and evaluation.csv, a row a case and class.
 
     In evaluation.csv `false_ml` is the class's share of the case's false blood
@@ -166,8 +166,8 @@ def write_evaluation(directory: str | Path, summary: Summary) -> None:
         for case in summary["metric_per_case"]
         for c in FOREGROUND
     )
-    files.write_csv(Path(directory) / "evaluation.csv", EVALUATION_COLUMNS, rows)
-    files.write_json(Path(directory) / "summary.json", summary)
+    files.write_csv(epath.Path(directory) / "evaluation.csv", EVALUATION_COLUMNS, rows)
+    files.write_json(epath.Path(directory) / "summary.json", summary)
 
 
 def _number(value: float | None, decimals: int = 3) -> str:

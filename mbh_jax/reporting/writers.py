@@ -7,10 +7,10 @@ the same configuration differ in; times go to history.json and TensorBoard.
 
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 # `tensorboard.summary.writer.event_file_writer` would import TensorFlow wherever it is installed,
@@ -34,12 +34,12 @@ METRIC_COLUMNS = (
 )
 
 
-def write_config(workdir: str | Path, config: ConfigDict) -> None:
+def write_config(workdir: epath.PathLike, config: ConfigDict) -> None:
     """Writes config.json, the whole configuration."""
-    files.write_json(Path(workdir) / "config.json", config.to_dict())
+    files.write_json(epath.Path(workdir) / "config.json", config.to_dict())
 
 
-def write_history(workdir: str | Path, history: History) -> None:
+def write_history(workdir: epath.PathLike, history: History) -> None:
     """Writes train_losses.csv, train_metrics.csv and history.json.
 
     Args:
@@ -48,7 +48,7 @@ def write_history(workdir: str | Path, history: History) -> None:
             a value that does not exist (a class that validation lacks). history.json keeps every
             key.
     """
-    workdir = Path(workdir)
+    workdir = epath.Path(workdir)
     files.write_csv(workdir / "train_losses.csv", LOSS_COLUMNS, history)
     files.write_csv(workdir / "train_metrics.csv", METRIC_COLUMNS, history)
     files.write_json(workdir / "history.json", history)
@@ -65,13 +65,13 @@ class TensorBoardWriter:
         steps_taken: training steps taken when writing begins; 0 for a new run.
     """
 
-    def __init__(self, directory: str | Path, steps_taken: int = 0):
-        directory = Path(directory)
+    def __init__(self, directory: epath.PathLike, steps_taken: int = 0):
+        directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         # Nanoseconds keep the name unique and in order when a run is restarted within a second.
         seconds, nanoseconds = divmod(time.time_ns(), 10**9)
         path = directory / f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}.mbh_jax"
-        self._records = RecordWriter(path.open("xb"))
+        self._records = RecordWriter(path.open("wb"))
         self._write(event_pb2.Event(file_version="brain.Event:2"))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
         self._write(event_pb2.Event(step=steps_taken + 1, session_log=start))

@@ -42,7 +42,7 @@ def test_parameters_are_those_of_the_model(workload, norm):
 def test_full_size_is_the_documented_network():
     workload = Workload.from_recipe("flexunet", "inference", 512, 1, "float32")
     assert workload.num_parameters() == 124_557_126
-    assert workload.flops() == pytest.approx(72e9, rel=0.02)
+    assert workload.flops() == pytest.approx(72e9, rel=0.03)
 
 
 def test_flops_of_one_level_counted_by_hand():

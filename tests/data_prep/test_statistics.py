@@ -203,6 +203,8 @@ def test_excerpts_of_heads_without_blood(tmp_path):
         hu = rng.integers(-1000, 1000, label.shape).astype(np.int16)
         write_case(tmp_path / "source", f"v{number}", nifti_bytes(hu), nifti_bytes(label))
     build_tfrecords.build(tmp_path / "source", tmp_path / "dataset")
+    (tmp_path / "dataset" / "statistics").mkdir()
+    (tmp_path / "dataset" / "statistics" / "montage.png").write_bytes(b"of an earlier dataset")
     statistics.main([str(tmp_path / "dataset")])
     content = json.loads((tmp_path / "dataset" / "statistics" / "statistics.json").read_text())
     assert content["hu"]["EDH"] == {"voxels": 0}
