@@ -5,6 +5,7 @@ Every process holds all parameters and its own share of each batch. Process 0 wr
 
 import contextlib
 import itertools
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
 from mbh_jax.errors import EXIT_LOST_PROCESS, UserError
+from mbh_jax.reporting.log import log
 
 PyTree = Any
 
@@ -34,6 +36,8 @@ def join(
     coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
     """Joins this process to the others of its run; call before any other use of JAX.
+
+    From then on only process 0 logs more than warnings.
 
     Args:
         coordinator: HOST:PORT of process 0, which listens there.
@@ -57,6 +61,8 @@ def join(
             "--distributed: cannot join the processes of the run: give --coordinator=HOST:PORT "
             f"--num_processes=N --process_id=I, or start under a scheduler ({reason})"
         ) from error
+    if not is_primary():
+        log.setLevel(logging.WARNING)
 
 
 def refuse_unjoined_processes(environment: Mapping[str, str] = os.environ) -> None:

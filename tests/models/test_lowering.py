@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mbh_jax.models import cpu_conv, lowering
+from mbh_jax.models import cook_toom, cpu_conv, lowering
 
 
 def plain_conv(x, kernel, dilation=1):
@@ -57,6 +57,10 @@ SHAPES = [
     (2, 2, 2, 256, 256, 3, 1),
     (2, 8, 12, 10, 12, 3, 1),  # tiny map, few channels
     (1, 1, 1, 4, 4, 3, 1),
+    # half of the multiplications, where `m` rows of a tile divide the map and where they do not
+    (2, 16, 12, 32, 40, 3, 1),
+    (1, 21, 17, 16, 24, 5, 1),
+    (1, 18, 10, 20, 16, 7, 1),
 ]
 
 
@@ -70,6 +74,36 @@ def test_cpu_conv_equals_lax(shape):
         lambda x, kernel: plain_conv(x, kernel, dilation),
         x,
         kernel,
+    )
+
+
+@pytest.mark.parametrize(("tile_rows", "kernel_rows"), [(4, 3), (4, 5), (4, 4), (2, 7)])
+def test_cook_toom_is_the_correlation_of_its_definition(tile_rows, kernel_rows):
+    rng = np.random.default_rng(0)
+    kernel, rows = rng.normal(size=kernel_rows), rng.normal(size=tile_rows + kernel_rows - 1)
+    matrices = cook_toom.transforms(tile_rows, kernel_rows)
+    result = matrices.A @ ((matrices.G @ kernel) * (matrices.B @ rows))
+    np.testing.assert_allclose(result, np.correlate(rows, kernel, "valid"), atol=1e-12)
+
+
+def test_cook_toom_rounds_like_the_definition():
+    x, kernel = random(1, 32, 16, 64), random(5, 5, 64, 32, seed=1)
+    exact = plain_conv_in_float64(np.asarray(x), np.asarray(kernel))
+    scale = np.abs(exact).max()
+    definition = np.abs(np.asarray(plain_conv(x, kernel)) - exact).max() / scale
+    ours = np.abs(np.asarray(jax.jit(cook_toom.conv)(x, kernel)) - exact).max() / scale
+    assert ours < 8 * definition + 1e-7
+
+
+def plain_conv_in_float64(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+    """'same' convolution, tap by tap."""
+    half = kernel.shape[0] // 2
+    padded = np.pad(x.astype(np.float64), ((0, 0), (half, half), (half, half), (0, 0)))
+    height, width = x.shape[1:3]
+    return sum(
+        padded[:, i : i + height, j : j + width] @ kernel[i, j].astype(np.float64)
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
     )
 
 
