@@ -3,6 +3,7 @@
 Every process holds all parameters and its own share of each batch. Process 0 writes the files.
 """
 
+import atexit
 import contextlib
 import itertools
 import logging
@@ -27,6 +28,9 @@ BARRIER_TIMEOUT_S = 1800
 """A barrier waits so long for a process that is alive but has not come."""
 
 _barrier_numbers = itertools.count()
+
+_agreements: list[Any] = []
+"""JAX's service that tells all processes of one's SIGTERM, once they are joined."""
 
 _TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
 """What schedulers tell each of the processes they started side by side."""
@@ -61,6 +65,11 @@ def join(
             "--distributed: cannot join the processes of the run: give --coordinator=HOST:PORT "
             f"--num_processes=N --process_id=I, or start under a scheduler ({reason})"
         ) from error
+    # Orbax would ask it too, with numbers of its own, and processes would miss the agreed one.
+    agreement: Any = global_state.preemption_sync_manager
+    global_state.preemption_sync_manager = None
+    _agreements.append(agreement)
+    atexit.register(agreement.shutdown)
     if not is_primary():
         log.setLevel(logging.WARNING)
 
@@ -77,6 +86,15 @@ def refuse_unjoined_processes(environment: Mapping[str, str] = os.environ) -> No
                 f"{name}={environment[name]}: each of these processes would do the whole run: "
                 "give --distributed, or start one process"
             )
+
+
+def agreed_to_stop(number: int) -> bool:
+    """Whether all processes stop at this question, since one of them got SIGTERM.
+
+    Args:
+        number: of the question, counted from 1; all processes must ask all of them.
+    """
+    return _agreements[0].reached_sync_point(number)
 
 
 def wait_for_all() -> None:

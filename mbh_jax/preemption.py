@@ -11,8 +11,8 @@ import threading
 from types import FrameType
 
 import jax
-from jax.experimental import multihost_utils
 
+from mbh_jax import distributed
 from mbh_jax.errors import Stopped
 
 
@@ -56,7 +56,7 @@ class StopRequest:
             self._agreed = (
                 self._received
                 if jax.process_count() == 1
-                else multihost_utils.reached_preemption_sync_point(self._asked)
+                else distributed.agreed_to_stop(self._asked)
             )
         return self._agreed
 
