@@ -28,7 +28,7 @@ def get_config() -> ConfigDict:
     # Lesions of a few pixels: classes that a batch lacks must not push down those that it holds.
     config.loss.dice_smooth = 1e-5
     config.optimizer.learning_rate = 2e-3
-    config.train.num_epochs = 300
+    config.train.num_epochs = 180
     config.train.preview_slices = 0
     config.eval.split = "train"
     config.eval.checkpoint = "last"
