@@ -21,6 +21,7 @@ def get_config() -> ConfigDict:
                 "image_size": 512,
                 "window": "hu_0_255",
                 "slices": "blood",
+                "resident": False,
             },
             "model": {
                 "name": "flexunet",
@@ -61,6 +62,7 @@ def get_config() -> ConfigDict:
             "train": {
                 "batch_size": 2,
                 "accumulate_steps": 1,
+                "steps_per_call": 1,
                 "num_epochs": 100,
                 "early_stopping_patience": 10,
                 "max_nonfinite_steps": 0,

@@ -2,7 +2,8 @@
 # Installs the project with its test tools into .venv and runs the tests.
 #   bash launch/test.sh                 every test
 #   bash launch/test.sh -m "not slow"   arguments go to pytest
+# Test files run side by side on the machine's cores, at most four: each takes some gigabytes.
 set -euo pipefail
 # shellcheck source=launch/venv.sh
 source "$(dirname "$0")/venv.sh" "[dev]"
-exec "$python" -m pytest "$@"
+exec "$python" -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile "$@"

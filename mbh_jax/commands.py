@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from mbh_jax.config import RULES, nearest_key
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.huge_pages import use_huge_pages
 from mbh_jax.reporting.log import start_logging
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -81,6 +82,7 @@ def run(command: Callable[[ConfigDict, epath.Path, list[str]], None]) -> None:
         _keep_compiled_programs()
         command(_CONFIG.value, _workdir(), arguments[1:])
 
+    use_huge_pages()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow says at every start that oneDNN is on, unless it is told.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")

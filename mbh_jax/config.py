@@ -64,6 +64,7 @@ RULES: dict[str, Rule] = {
     "data.image_size": _integer(8),
     "data.window": _choice(*preprocess.WINDOWS),
     "data.slices": _choice("all", "blood"),
+    "data.resident": _SWITCH,
     # Network.
     "model.name": _choice(*models.MODELS),
     "model.base_filters": _integer(1),
@@ -102,6 +103,7 @@ RULES: dict[str, Rule] = {
     # The loop.
     "train.batch_size": _integer(1),
     "train.accumulate_steps": _integer(1),
+    "train.steps_per_call": _integer(1),
     "train.num_epochs": _integer(1),
     "train.early_stopping_patience": _integer(0),
     "train.max_nonfinite_steps": _integer(0),
@@ -119,6 +121,7 @@ RULES: dict[str, Rule] = {
 
 MAY_CHANGE_ON_RESUME = (
     "data.dir",
+    "data.resident",
     "model.remat",
     "train.accumulate_steps",
     "train.num_epochs",

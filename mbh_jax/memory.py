@@ -63,12 +63,13 @@ def _in_words(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
 
 
-def report(compiled: jax.stages.Compiled, config: ConfigDict) -> None:
+def report(compiled: jax.stages.Compiled, config: ConfigDict, num_steps: int = 1) -> None:
     """Logs what the training step needs, and what to change where the device has less.
 
     Args:
-        compiled: the training step.
+        compiled: the training step, or several of them in one call.
         config: the run's configuration.
+        num_steps: how many.
     """
     need = estimate(compiled)
     if need is None:
@@ -76,8 +77,12 @@ def report(compiled: jax.stages.Compiled, config: ConfigDict) -> None:
     device = jax.local_devices()[0]
     capacity = device_capacity(device)
     log.info(
-        "memory: %s a device (%s state and batch, %s activations and workspace)%s",
-        *(_in_words(size) for size in (need.total, need.held, need.workspace)),
+        "memory: %s a device%s (%s %s, %s activations and workspace)%s",
+        _in_words(need.total),
+        f" in a call of {num_steps} steps" if num_steps > 1 else "",
+        _in_words(need.held),
+        "state, batch and resident slices" if config.data.resident else "state and batch",
+        _in_words(need.workspace),
         f" of {_in_words(capacity)}" if capacity else "",
     )
     if capacity and need.total > capacity:
@@ -101,6 +106,7 @@ def ways_out(config: ConfigDict, num_devices: int, platform: str) -> str:
     divisor = models.size_divisor(config.model.num_layers)
     smaller = config.data.image_size // 2 // divisor * divisor
     ways = [
+        "--config.data.resident=False" if config.data.resident else "",
         f"--config.train.accumulate_steps={more_parts}" if more_parts else "",
         "" if config.model.remat or platform == "cpu" else "--config.model.remat=True",
         "" if config.model.dtype == "bfloat16" else "--config.model.dtype=bfloat16",

@@ -1,4 +1,4 @@
-"""Steps whose loss or update is not finite: which they were, and whether the run goes on."""
+"""Steps whose loss or gradient is not finite: which they were, and whether the run goes on."""
 
 import math
 from collections.abc import Sequence
@@ -40,7 +40,8 @@ def check_steps(
         if sums.get("nonfinite_steps", 0):
             skipped += 1
             log.warning(
-                "skipped a batch: its loss or update is not finite (%d of at most %d an epoch): %s",
+                "skipped a batch: its loss or gradient is not finite "
+                "(%d of at most %d an epoch): %s",
                 skipped,
                 allowed,
                 _describe(experiment, record, batch, examples),
@@ -52,7 +53,7 @@ def check_steps(
                 )
         elif not _is_finite(experiment, sums):
             raise UserError(
-                f"the loss or the update of batch {batch + 1} of epoch {record.epoch + 1} is not "
+                f"the loss or the gradient of batch {batch + 1} of epoch {record.epoch + 1} is not "
                 f"finite ({_describe(experiment, record, batch, examples)}): the last good "
                 f"checkpoint is kept; {MEND}"
             )
@@ -72,7 +73,7 @@ def check_validation_loss(loss: float, epoch: int) -> None:
 
 
 def _is_finite(experiment: Experiment, sums: Sums) -> bool:
-    return bool(np.isfinite(sums["update_norm"])) and math.isfinite(
+    return bool(np.isfinite(sums["gradient_norm"])) and math.isfinite(
         history.objective(experiment, sums)
     )
 

@@ -15,6 +15,8 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mbh_jax import compiling
+
 PyTree = Any
 Batch = Mapping[str, np.ndarray]
 
@@ -38,8 +40,11 @@ class Parallel(NamedTuple):
 
     @property
     def axis_name(self) -> str | None:
-        """The device axis a step sees: its name under pmap, None under jit."""
-        return AXIS_NAME if self.mode == "pmap" else None
+        """The device axis that a step adds over: under pmap of several devices; None elsewhere.
+
+        A sum over one device would copy every gradient.
+        """
+        return AXIS_NAME if self.mode == "pmap" and self.mesh.size > 1 else None
 
     @property
     def calls_compiled(self) -> bool:
@@ -73,10 +78,26 @@ class Parallel(NamedTuple):
 
         return jax.tree.map(over_all, tree)
 
+    def hold(self, array: np.ndarray) -> jax.Array:
+        """Copies what every process has whole, and does not change, to all devices.
+
+        Unlike `replicate`, it does not compare what the processes have, which for large arrays
+        takes long.
+        """
+        return jax.make_array_from_callback(
+            array.shape, self.replicated, lambda index: array[index], dtype=array.dtype
+        )
+
     @property
     def sharded(self) -> NamedSharding:
         """The sharding of what is divided over devices along its first axis."""
         return NamedSharding(self.mesh, PartitionSpec(AXIS_NAME))
+
+    def batch_sharding(self, num_steps: int) -> NamedSharding:
+        """The sharding under jit of the batches of a call of `num_steps` steps."""
+        if num_steps == 1:
+            return self.sharded
+        return NamedSharding(self.mesh, PartitionSpec(None, AXIS_NAME))
 
 
 def create_parallel(mode: str, devices: list[jax.Device] | None = None) -> Parallel:
@@ -85,57 +106,131 @@ def create_parallel(mode: str, devices: list[jax.Device] | None = None) -> Paral
     return Parallel(mode, Mesh(np.asarray(devices), (AXIS_NAME,)))
 
 
-def compile_train_step(step: Callable, parallel: Parallel) -> jax.stages.Wrapped:
-    """Compiles `step(state, batch, rng, *, axis_name) -> (state, sums)`; the state is donated."""
+def compile_train_step(
+    step: Callable, parallel: Parallel, *, num_steps: int = 1, num_shared: int = 0
+) -> jax.stages.Wrapped:
+    """Compiles `step(state, batch, rng, *shared, axis_name) -> (state, sums)`.
+
+    The state is donated.
+
+    Args:
+        step: one step, written for one device's share of a batch.
+        parallel: where it runs.
+        num_steps: steps in a call. Of more than one, the program takes the batches of
+            `stack_batches`, arrays (num_steps, ...), and returns the sums so.
+        num_shared: arguments after `rng`, which every device holds whole.
+    """
     step = functools.partial(step, axis_name=parallel.axis_name)
+    program = step if num_steps == 1 else _in_one_call(step)
     if parallel.mode == "pmap":
         return jax.pmap(
-            step,
+            program,
             axis_name=AXIS_NAME,
-            in_axes=(None, 0, None),
+            in_axes=(None, 0, None, *(None,) * num_shared),
             out_axes=None,
             donate_argnums=0,
             devices=list(parallel.mesh.devices.flat),
         )
+    whole = parallel.replicated
     return jax.jit(
-        step,
-        in_shardings=(parallel.replicated, parallel.sharded, parallel.replicated),
-        out_shardings=parallel.replicated,
+        program,
+        in_shardings=(whole, parallel.batch_sharding(num_steps), whole, *(whole,) * num_shared),
+        out_shardings=whole,
         donate_argnums=0,
     )
+
+
+def _in_one_call(step: Callable) -> Callable:
+    """One step after the other, of batches of arrays (num_steps, ...)."""
+
+    def steps(state: PyTree, batches: PyTree, *of_all: PyTree) -> tuple[PyTree, PyTree]:
+        return jax.lax.scan(lambda state, batch: step(state, batch, *of_all), state, batches)
+
+    return steps
 
 
 def compile_eval_step(step: Callable, parallel: Parallel) -> Callable:
     """Compiles `step(variables, batch) -> rows`, one row an example, left on the devices."""
     if parallel.mode == "pmap":
-        return jax.pmap(
+        wrapped = jax.pmap(
             step, axis_name=AXIS_NAME, in_axes=(None, 0), devices=list(parallel.mesh.devices.flat)
         )
-    return jax.jit(
-        step,
-        in_shardings=(parallel.replicated, parallel.sharded),
-        out_shardings=parallel.sharded,
-    )
+    else:
+        wrapped = jax.jit(
+            step,
+            in_shardings=(parallel.replicated, parallel.sharded),
+            out_shardings=parallel.sharded,
+        )
+    return compiling.compile_when_called(wrapped) if parallel.calls_compiled else wrapped
+
+
+def stack_batches(batches: Iterable[Batch], num_steps: int) -> Iterator[Batch]:
+    """Groups batches for calls of several steps.
+
+    Args:
+        batches: arrays (b, ...), from the beginning of an epoch or of a group on.
+        num_steps: batches in a group.
+
+    Yields:
+        What steps read of `num_steps` batches at a time, as arrays (num_steps, b, ...); the
+        batches after the last whole group, and all if `num_steps` is 1, one by one as they are.
+    """
+    if num_steps == 1:
+        yield from batches
+        return
+    iterator = iter(batches)
+    while group := list(itertools.islice(iterator, num_steps)):
+        if len(group) < num_steps:
+            yield from group
+        else:
+            names = [name for name in STEP_INPUTS if name in group[0]]
+            yield {name: np.stack([batch[name] for batch in group]) for name in names}
+
+
+def num_steps_of(batch: Batch) -> int:
+    """Steps that one call takes with a batch that `stack_batches` yielded."""
+    return len(batch["weight"]) if batch["weight"].ndim > 1 else 1
 
 
 def put_batch(batch: Batch, parallel: Parallel) -> PyTree:
     """Starts the transfer of what steps read of this process's share of a batch to its devices.
 
     Arrays (b, ...) arrive as (local devices, b / local devices, ...) under pmap and as one global
-    array, sharded along its first axis, under jit.
+    array, sharded along its first axis, under jit; arrays (steps, b, ...) of `stack_batches` as
+    (local devices, steps, b / local devices, ...), or sharded along their second axis.
     """
     arrays = {name: batch[name] for name in STEP_INPUTS if name in batch}
+    num_steps = num_steps_of(batch)
     if parallel.mode == "jit":
+        sharding = parallel.batch_sharding(num_steps)
         return {
-            name: jax.make_array_from_process_local_data(parallel.sharded, array)
+            name: jax.make_array_from_process_local_data(sharding, array)
             for name, array in arrays.items()
         }
     local_mesh = parallel.mesh.local_mesh
     sharding = NamedSharding(local_mesh, PartitionSpec(AXIS_NAME))
-    return {
-        name: jax.device_put(array.reshape(local_mesh.size, -1, *array.shape[1:]), sharding)
-        for name, array in arrays.items()
-    }
+
+    def by_device(array: np.ndarray) -> np.ndarray:
+        if num_steps == 1:
+            return array.reshape(local_mesh.size, -1, *array.shape[1:])
+        shares = array.reshape(num_steps, local_mesh.size, -1, *array.shape[2:])
+        return shares.swapaxes(0, 1)
+
+    return {name: jax.device_put(by_device(array), sharding) for name, array in arrays.items()}
+
+
+def each_step(sums: PyTree) -> list[PyTree]:
+    """What each step of a call returned, in order.
+
+    Args:
+        sums: NumPy arrays as one call returned them, or as (num_steps, ...) one of several steps.
+    """
+    if sums["examples"].ndim == 0:
+        return [sums]
+    return [
+        jax.tree.map(lambda of_all, number=number: of_all[number], sums)
+        for number in range(len(sums["examples"]))
+    ]
 
 
 def local_rows(outputs: PyTree, parallel: Parallel) -> PyTree:

@@ -70,11 +70,11 @@ def _where(condition: jax.Array, on_true: PyTree, on_false: PyTree) -> PyTree:
 def _skip_unless_finite(
     old: TrainState, new: TrainState, sums: PyTree, objective: jax.Array
 ) -> tuple[TrainState, PyTree]:
-    """`new` and `sums`; where the loss or the update is not finite, `old` and nothing but a count.
+    """`new` and `sums`; where loss or gradient is not finite, `old` and nothing but a count.
 
     The step counts in either. The optimizer's own count, its place in the schedule, does not.
     """
-    finite = jnp.isfinite(objective) & jnp.isfinite(sums["update_norm"])
+    finite = jnp.isfinite(objective) & jnp.isfinite(sums["gradient_norm"])
     state = _where(finite, new, old).replace(step=new.step)
     sums = _where(finite, sums, jax.tree.map(jnp.zeros_like, sums))
     return state, {**sums, "nonfinite_steps": (~finite).astype(jnp.int32)}
@@ -138,10 +138,11 @@ def create_steps(
             num_parts=config.train.accumulate_steps,
         )
         gradient, sums = total(of_this_device)
+        # Of the gradient, not of the update: that would be computed twice.
+        sums["gradient_norm"] = optax.global_norm(gradient)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         updates = jax.tree.map(lambda update: state.plateau.scale * update, updates)
-        sums["update_norm"] = optax.global_norm(updates)
         new_state = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),

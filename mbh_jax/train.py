@@ -9,7 +9,7 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mbh_jax import distributed, evaluate, history, memory, nonfinite, parallel
+from mbh_jax import compiling, distributed, evaluate, history, memory, nonfinite, parallel
 from mbh_jax.beginnings import begin_or_resume
 from mbh_jax.checkpoints import Checkpoints
 from mbh_jax.data.order import steps_per_epoch
@@ -123,15 +123,17 @@ def save_last(
 class TrainingLoop:
     """Takes the steps of an epoch, and adds up what they return.
 
-    The loop waits for the device at logging steps and at checkpoints only.
+    A call takes `config.train.steps_per_call` steps, counted from the beginning of the epoch; what
+    is left at its end it takes one by one. The loop waits for the device at logging steps and at
+    checkpoints only, which come after the call that took a step they are due at.
 
     Args:
         experiment: data and compiled steps.
         examples: (n,) int32, the examples to train on.
         saved: gets a checkpoint every `config.train.checkpoint_every_steps` steps.
-        stop: asked after every step.
-        progress: shows each step, and the loss at logging steps.
-        profiler: traces the steps it is to.
+        stop: asked after every call.
+        progress: shows each call, and the loss at logging steps.
+        profiler: traces the calls that take its steps.
     """
 
     def __init__(
@@ -150,7 +152,8 @@ class TrainingLoop:
         self._stop = stop
         self._progress = progress
         self._profiler = profiler
-        self._train_step: Callable[..., tuple[TrainState, PyTree]] | None = None
+        self._slices = experiment.resident_slices(examples)
+        self._programs: dict[int, Callable[..., tuple[TrainState, PyTree]]] = {}
 
     def run_epoch(self, state: TrainState, record: RunRecord) -> tuple[TrainState, RunRecord]:
         """Takes the steps of an epoch that are left, or those until it is to stop.
@@ -164,7 +167,7 @@ class TrainingLoop:
             the epoch so far.
 
         Raises:
-            UserError: the loss or an update is not finite.
+            UserError: the loss or a gradient is not finite.
         """
         config = self._experiment.config
         num_batches = steps_per_epoch(len(self._examples), config.train.batch_size)
@@ -172,22 +175,29 @@ class TrainingLoop:
         step = int(state.step)
         pending: list[PyTree] = []
 
-        batches = self._experiment.train_batches(self._examples, record.epoch, record.batch)
+        batches = parallel.stack_batches(
+            self._experiment.train_batches(self._examples, record.epoch, record.batch),
+            config.train.steps_per_call,
+        )
         on_devices = parallel.prefetch(batches, self._experiment.parallel)
-        for _, batch in self._progress.watch_input(on_devices):
-            step += 1
-            self._profiler.before_step(step)
-            state, sums = self._take_step(state, batch, rng)
-            self._profiler.after_step(step, sums)
+        for group, batch in self._progress.watch_input(on_devices):
+            num_steps = parallel.num_steps_of(group)
+            taken = range(step + 1, step + 1 + num_steps)
+            for number in taken:
+                self._profiler.before_step(number)
+            state, sums = self._take_steps(num_steps, state, batch, rng)
+            for number in taken:
+                self._profiler.after_step(number, sums)
             pending.append(sums)
-            record = record._replace(batch=record.batch + 1)
+            step += num_steps
+            record = record._replace(batch=record.batch + num_steps)
             self._progress.update(step, epoch=record.epoch + 1)
-            if step % config.train.log_every_steps == 0:
+            if _holds_multiple(taken, config.train.log_every_steps):
                 record = self._fetch(record, pending, step)
             stopping = self._stop.is_set()
             every = config.train.checkpoint_every_steps
             # After the last batch the end of the epoch saves, with what it adds to the record.
-            due = every and step % every == 0 and record.batch < num_batches
+            due = every and _holds_multiple(taken, every) and record.batch < num_batches
             if due and not stopping:
                 record = self._fetch(record, pending, step)
                 save_last(self._experiment, self._saved, state, record)
@@ -195,28 +205,37 @@ class TrainingLoop:
                 break
         return state, self._fetch(record, pending, step)
 
-    def _take_step(
-        self, state: TrainState, batch: PyTree, rng: jax.Array
+    def _take_steps(
+        self, num_steps: int, state: TrainState, batch: PyTree, rng: jax.Array
     ) -> tuple[TrainState, PyTree]:
-        if self._train_step is None:
-            self._train_step = self._experiment.train_step
-            compiled = self._train_step.lower(state, batch, rng).compile()
-            memory.report(compiled, self._experiment.config)
-            if self._experiment.parallel.calls_compiled:
-                self._train_step = compiled
+        experiment = self._experiment
+        if num_steps not in self._programs:
+            program = experiment.train_step if num_steps == 1 else experiment.train_steps
+            lowered = program.lower(state, batch, rng, *self._slices)
+            compiled = compiling.compile_lowered(lowered)
+            memory.report(compiled, experiment.config, num_steps)
+            calls_compiled = experiment.parallel.calls_compiled
+            self._programs[num_steps] = compiled if calls_compiled else program
             distributed.wait_for_all()
-        return self._train_step(state, batch, rng)
+        return self._programs[num_steps](state, batch, rng, *self._slices)
 
     def _fetch(self, record: RunRecord, pending: list[PyTree], step: int) -> RunRecord:
         """Adds the sums still on the devices to the record's, checks them and shows the loss."""
         if not pending:
             return record
-        fetched = jax.device_get(pending)
+        fetched = [
+            sums for of_call in jax.device_get(pending) for sums in parallel.each_step(of_call)
+        ]
         pending.clear()
         nonfinite.check_steps(self._experiment, record, fetched, self._examples)
         loss = history.objective(self._experiment, add_sums({}, fetched))
         self._progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
         return record._replace(sums=add_sums(record.sums, fetched))
+
+
+def _holds_multiple(steps: range, every: int) -> bool:
+    """Whether one of consecutive `steps` is a multiple of `every`."""
+    return steps[-1] // every > (steps[0] - 1) // every
 
 
 def apply_plateau_rule(experiment: Experiment, state: TrainState, val_loss: float) -> TrainState:

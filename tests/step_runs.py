@@ -1,7 +1,7 @@
 """Training steps of a tiny network: in a test's process, or one by itself with more devices.
 
 Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, parts], ...]}`, it prints
-what `run` returns for each of the runs, as JSON.
+what `run` returns for each of the runs, as JSON. A fourth number is that of steps in a call.
 """
 
 import json
@@ -65,7 +65,14 @@ def create(
 
 
 def run(
-    mode: str, num_devices: int, num_parts: int, *, loss: str, norm: str, real: int
+    mode: str,
+    num_devices: int,
+    num_parts: int,
+    num_steps: int = 1,
+    *,
+    loss: str,
+    norm: str,
+    real: int,
 ) -> dict[str, Any]:
     """What three steps and an evaluation come to."""
     config = tiny_config(norm)
@@ -74,22 +81,28 @@ def run(
     how = parallel.create_parallel(mode, jax.devices()[:num_devices])
     created_loss = losses.create_loss(config.loss)
     made, state = create(config, created_loss, how)
-    train = parallel.compile_train_step(made.train, how)
+    train = {
+        number: parallel.compile_train_step(made.train, how, num_steps=number)
+        for number in {1, num_steps}
+    }
     evaluate = parallel.compile_eval_step(made.evaluate, how)
     rng = np.random.default_rng(0)
     reported = []
-    for _ in range(3):
-        batch = parallel.put_batch(tiny_batch(rng, real), how)
-        state, sums = train(state, batch, jax.random.key(5))
-        reported.append(
+    batches = [tiny_batch(rng, real) for _ in range(3)]
+    for group in parallel.stack_batches(batches, num_steps):
+        program = train[parallel.num_steps_of(group)]
+        state, returned = program(state, parallel.put_batch(group, how), jax.random.key(5))
+        reported += [
             {
                 "loss": float(created_loss.objective(sums)),
                 "examples": float(sums["examples"]),
                 "pixels": int(sums["confusion"].sum()),
                 "dice": float(sums["dice_coef_multiclass"]),
-                "update_norm": float(sums["update_norm"]),
+                "gradient_norm": float(sums["gradient_norm"]),
             }
-        )
+            for sums in parallel.each_step(jax.device_get(returned))
+        ]
+    batch = parallel.put_batch(batches[-1], how)
     rows = parallel.local_rows(evaluate(state.variables, batch), how)
     parameters = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
     return {

@@ -89,6 +89,8 @@ def test_recipe_runs_a_step(name: str) -> None:
         ("augment.flip", 1, "augment.flip must be True or False"),
         ("model.remat", "yes", "model.remat must be True or False"),
         ("train.accumulate_steps", 0, "train.accumulate_steps must be a whole number of 1 or more"),
+        ("train.steps_per_call", 0, "train.steps_per_call must be a whole number of 1 or more"),
+        ("data.resident", 1, "data.resident must be True or False"),
         ("train.max_nonfinite_steps", -1, "max_nonfinite_steps must be a whole number of 0"),
         ("profile.steps", "15:10", "profile.steps must be empty, or a first and a later last step"),
         ("profile.steps", "0:10", "profile.steps must be empty"),
@@ -146,12 +148,19 @@ def test_differences_leave_out_what_may_change_on_resuming(config: ConfigDict) -
     config.eval.split = "validation"
     config.parallel.mode = "jit"
     config.model.remat = True
+    config.data.resident = True
     config.train.accumulate_steps = 2
     config.train.max_nonfinite_steps = 3
     config.profile.steps = "10:15"
     assert config_rules.differences(saved, config) == []
     config.model.dilation = 3
     assert config_rules.differences(saved, config) == ["model.dilation: 1 -> 3"]
+
+
+def test_steps_of_a_call_may_not_change_on_resuming(config: ConfigDict) -> None:
+    saved = config.to_dict()
+    config.train.steps_per_call = 4
+    assert config_rules.differences(saved, config) == ["train.steps_per_call: 1 -> 4"]
 
 
 def test_parts_may_not_change_on_resuming_with_batch_statistics(config: ConfigDict) -> None:

@@ -90,6 +90,15 @@ def test_the_need_is_told_beside_what_the_device_has(compiled, messages):
     ]
 
 
+def test_a_call_of_steps_and_resident_slices_are_told(compiled, messages):
+    config = flexunet.get_config()
+    config.data.resident = True
+    memory.report(compiled, config, 3)
+    assert messages()[0].startswith(
+        "memory: 2.0 MiB a device in a call of 3 steps (2.0 MiB state, batch and resident slices, "
+    )
+
+
 def test_a_need_beyond_the_device_is_a_warning_with_ways_out(compiled, messages, monkeypatch):
     monkeypatch.setattr(memory, "device_capacity", lambda device: 2**20)
     memory.report(compiled, flexunet.get_config())
@@ -114,6 +123,8 @@ def test_ways_out_are_valid_and_leave_out_what_is_done_already():
     config.train.update(batch_size=1, accumulate_steps=1)
     config.data.image_size = 128
     assert memory.ways_out(config, 1, "gpu") == "a device with more memory is needed"
+    config.data.resident = True
+    assert memory.ways_out(config, 1, "gpu") == ("try, in this order, --config.data.resident=False")
 
 
 def test_running_out_of_memory_is_one_line():

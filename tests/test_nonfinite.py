@@ -1,4 +1,4 @@
-"""What a run says and does about steps whose loss or update is not finite."""
+"""What a run says and does about steps whose loss or gradient is not finite."""
 
 import logging
 from pathlib import Path
@@ -23,7 +23,7 @@ def step_sums(loss: float = 1.0, *, skipped: int = 0) -> Sums:
     return {
         "cross_entropy": np.float32(loss),
         "examples": np.float32(4),
-        "update_norm": np.float32(0.1),
+        "gradient_norm": np.float32(0.1),
         "nonfinite_steps": np.int32(skipped),
     }
 
@@ -36,7 +36,7 @@ def test_skipped_batches_are_named_with_their_slices(
     with caplog.at_level(logging.WARNING):
         steps = [step_sums(), step_sums(0.0, skipped=1), step_sums()]
         nonfinite.check_steps(experiment, record, steps, examples)
-    assert "skipped a batch: its loss or update is not finite (1 of at most 2 an epoch)" in (
+    assert "skipped a batch: its loss or gradient is not finite (1 of at most 2 an epoch)" in (
         caplog.text
     )
     batch = train_batch(examples, global_batch=4, seed=experiment.config.seed, epoch=1, batch=3)

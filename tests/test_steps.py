@@ -1,4 +1,4 @@
-"""One step body: the same numbers on any devices, under pmap and jit, whole or in parts.
+"""One step body: the same numbers on any devices, under pmap and jit, whole, in parts or in calls.
 
 What needs several devices runs in processes of its own: the number of simulated devices is fixed
 when JAX starts.
@@ -75,6 +75,17 @@ def test_a_batch_in_parts_gives_the_numbers_of_the_whole(loss):
 
 
 @pytest.mark.slow
+def test_steps_of_one_call_give_the_numbers_of_steps_called_one_by_one():
+    # Of three steps two in a call and one by itself, or all in a call.
+    together = [("pmap", 1, 1, 2), ("pmap", 2, 1, 3), ("jit", 1, 1, 3), ("jit", 2, 2, 2)]
+    runs = [("pmap", 1, 1, 1), *together]
+    reference, *others = run_all(runs, loss="cross_entropy_dice", norm="group", real=5)
+    assert [len(other["steps"]) for other in others] == [3] * 4
+    for other in others:
+        assert_same(other, reference)
+
+
+@pytest.mark.slow
 def test_batch_statistics_are_of_the_same_parts_on_any_devices():
     runs = [("jit", 1, 4), ("pmap", 2, 4), ("jit", 2, 4)]
     # Three real rows: the last of four parts has none.
@@ -131,7 +142,7 @@ def test_a_batch_without_a_finite_loss_changes_nothing_but_the_count_of_steps():
     jax.tree.map(np.testing.assert_array_equal, after.replace(step=expected.step), expected)
     jax.tree.map(np.testing.assert_array_equal, sums, expected_sums)
     assert int(sums["nonfinite_steps"]) == 0
-    assert np.isfinite(sums["cross_entropy"]) and sums["update_norm"] > 0
+    assert np.isfinite(sums["cross_entropy"]) and sums["gradient_norm"] > 0
     assert any(jnp.any(a != b) for a, b in zip(*map(jax.tree.leaves, (after, start)), strict=True))
 
 
@@ -142,3 +153,7 @@ def test_without_steps_to_skip_nothing_is_counted():
     batch = parallel.put_batch(step_runs.tiny_batch(np.random.default_rng(0)), how)
     _, sums = jax.eval_shape(made.train, state, batch, jax.random.key(0))
     assert "nonfinite_steps" not in sums
+
+
+def test_one_device_adds_nothing_over_devices() -> None:
+    assert parallel.create_parallel("pmap", jax.devices()[:1]).axis_name is None

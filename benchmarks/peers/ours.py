@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.peers import Peer, jax_peer
 from benchmarks.workload import Workload
-from mbh_jax import losses, models, optimizers, parallel, steps
+from mbh_jax import compiling, losses, models, optimizers, parallel, steps
 from mbh_jax.data import preprocess
 from mbh_jax.train_state import TrainState
 
@@ -78,6 +78,7 @@ def build(workload: Workload, variant: str) -> Peer:
     del start  # The first step takes over its memory.
     train = parallel.compile_train_step(made.train, how)
     rng = jax.random.key(0)
+    train = compiling.compile_lowered(train.lower(state, batch, rng))
 
     def step() -> dict[str, jax.Array]:
         nonlocal state

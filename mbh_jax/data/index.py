@@ -77,7 +77,8 @@ class SliceIndex:
         volume: (N,) int32, index into `volumes`.
         slice_index: (N,) int32, 0 is the most inferior slice of its volume.
         pixels_per_class: (N, 6) int64.
-        files: names of the TFRecord files.
+        files: names of the TFRecord files; empty, as are the next three, where `load` was not to
+            look for records.
         file: (N,) int32, index into `files`.
         offset: (N,) int64, first byte of the record's payload in its file.
         length: (N,) int64, bytes of the payload.
@@ -104,8 +105,12 @@ class SliceIndex:
         return len(self.split)
 
     @classmethod
-    def load(cls, path: epath.PathLike) -> "SliceIndex":
+    def load(cls, path: epath.PathLike, *, with_records: bool = True) -> "SliceIndex":
         """Opens the dataset at or below `path`.
+
+        Args:
+            path: a folder.
+            with_records: whether to find the records; pixels may come from a packed cache instead.
 
         Raises:
             UserError: if there is none, or its files are damaged.
@@ -129,9 +134,11 @@ class SliceIndex:
             ) from None
         slices_in = [volume.num_slices for volume in volumes]
         files, file, offset, length = locate_records(
-            directory, _read_json(directory / "dataset_info.json"), SPLIT_NAMES
+            directory,
+            _read_json(directory / "dataset_info.json"),
+            SPLIT_NAMES if with_records else (),
         )
-        if len(file) != sum(slices_in):
+        if with_records and len(file) != sum(slices_in):
             raise UserError(
                 f"{directory}: {len(file)} records of {sum(slices_in)} slices: damaged, convert "
                 "again"

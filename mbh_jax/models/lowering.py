@@ -38,7 +38,7 @@ def conv(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
 
 
 def up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """2x2 transposed convolution of stride 2: one matrix product, then depth to space.
+    """2x2 transposed convolution of stride 2: matrix products, then depth to space.
 
     Args:
         x: (B, H, W, C).
@@ -50,8 +50,11 @@ def up_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """
     batch, height, width, channels = x.shape
     features = kernel.shape[-1]
-    matrix = kernel.transpose(2, 0, 1, 3).reshape(channels, 4 * features)
-    pixels = x.reshape(-1, channels) @ matrix
+    x = x.reshape(-1, channels)
+    if len(x) < channels:  # The kernel is the larger one: use it as it lies in memory.
+        pixels = jnp.stack([x @ tap for tap in kernel.reshape(4, channels, features)], axis=1)
+    else:
+        pixels = x @ kernel.transpose(2, 0, 1, 3).reshape(channels, 4 * features)
     rows = pixels.reshape(batch, height, width, 2, 2 * features).swapaxes(2, 3)
     return rows.reshape(batch, 2 * height, 2 * width, features)
 

@@ -153,7 +153,7 @@ def test_conv_in_bfloat16_keeps_its_dtype():
         np.testing.assert_allclose(ours.astype(jnp.float32), theirs, atol=0.03 * scale)
 
 
-@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 4, 4, 8)])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 4, 4, 8), (1, 2, 3, 8)])
 def test_up_conv_equals_lax(shape):
     x, kernel = random(*shape), random(2, 2, shape[-1], 6, seed=1)
 

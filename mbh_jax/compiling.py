@@ -1,0 +1,44 @@
+"""XLA's options by platform, given to programs that are compiled before they are called."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+PyTree = Any
+
+CPU_OPTIONS = {
+    "xla_cpu_experimental_ynn_fusion_type": (
+        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
+    )
+}
+"""YNNPACK for matrix products and sums, as XLA has it, but not for convolutions.
+
+Many of those it runs on one core, among them all gradients of kernels; Eigen's use every core.
+"""
+
+
+def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """Compiles a program with the options of its platform, or without those that XLA lacks."""
+    if jax.default_backend() != "cpu":
+        return lowered.compile()
+    try:
+        return lowered.compile(compiler_options=CPU_OPTIONS)
+    except jax.errors.JaxRuntimeError as error:
+        if "No such compile option" not in str(error):
+            raise
+        return lowered.compile()
+
+
+def compile_when_called(step: jax.stages.Wrapped) -> Callable[..., PyTree]:
+    """A function that compiles `step` so for each kind of arguments: shapes, dtypes, shardings."""
+    programs: dict[Any, jax.stages.Compiled] = {}
+
+    def call(*arguments: PyTree) -> PyTree:
+        leaves, structure = jax.tree.flatten(arguments)
+        kind = (structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
+        if kind not in programs:
+            programs[kind] = compile_lowered(step.lower(*arguments))
+        return programs[kind](*arguments)
+
+    return call

@@ -1,0 +1,141 @@
+"""The packed cache of a dataset: its decoded slices as plain NumPy files, read without TensorFlow.
+
+In the dataset's folder, for each matrix that occurs:
+    packed/image_<rows>x<columns>.npy   (n, rows, columns) int16 HU
+    packed/label_<rows>x<columns>.npy   (n, rows, columns) uint8
+and packed/packed.json with the dataset's fingerprint. Slices with voxel labels, in the order of
+their example numbers. `data_prep.pack_dataset` makes it.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.order import host_examples
+from mbh_jax.errors import UserError
+
+PACKED_DIR = "packed"
+PACKED_INFO = "packed.json"
+
+PACKED_FORMAT = 1
+"""Version of the cache's layout."""
+
+DTYPES: dict[str, np.dtype] = {"image": np.dtype("<i2"), "label": np.dtype("u1")}
+"""What is kept of a slice."""
+
+InPlaneShape = tuple[int, int]
+Kind = Literal["image", "label"]
+
+
+def packed_dir(index: SliceIndex) -> Path:
+    """Where the cache of a dataset is."""
+    return Path(os.fspath(index.directory)) / PACKED_DIR
+
+
+def packed_file(kind: str, shape: InPlaneShape) -> str:
+    """Name of the file that holds "image" or "label" of the slices of one matrix."""
+    return f"{kind}_{shape[0]}x{shape[1]}.npy"
+
+
+def packed_examples(index: SliceIndex) -> dict[InPlaneShape, np.ndarray]:
+    """The examples that a cache holds, (n,) ascending, by the (rows, columns) of their slices."""
+    has_label = np.array([volume.has_label for volume in index.volumes])[index.volume]
+    examples = np.flatnonzero(has_label).astype(np.int32)
+    parts = index.by_in_plane_shape(examples) if len(examples) else []
+    return {index.volumes[index.volume[part[0]]].shape[1:]: part for part in parts}
+
+
+class PackedSlices:
+    """The slices of a packed cache, memory-mapped.
+
+    Attributes:
+        index: the dataset.
+    """
+
+    def __init__(self, index: SliceIndex):
+        """Opens the cache of a dataset.
+
+        Raises:
+            UserError: there is none, or it is of other data or damaged.
+        """
+        self.index = index
+        directory = packed_dir(index)
+        mend = f"python -m data_prep.pack_dataset --data_dir {index.directory}"
+        try:
+            info = json.loads((directory / PACKED_INFO).read_text())
+        except (FileNotFoundError, NotADirectoryError):
+            raise UserError(f"data.resident: no packed cache in {directory}: {mend}") from None
+        except ValueError:
+            info = {}
+        if info != packed_info(index):
+            raise UserError(f"data.resident: the cache in {directory} is of other data: {mend}")
+        self._row = np.full(len(index), -1, np.int64)
+        self._pixels: dict[InPlaneShape, Mapping[str, np.ndarray]] = {}
+        for shape, examples in packed_examples(index).items():
+            self._row[examples] = np.arange(len(examples))
+            try:
+                self._pixels[shape] = {
+                    kind: _open(
+                        directory / packed_file(kind, shape), dtype, (len(examples), *shape)
+                    )
+                    for kind, dtype in DTYPES.items()
+                }
+            except (FileNotFoundError, ValueError, EOFError):
+                raise UserError(f"data.resident: damaged cache in {directory}: {mend}") from None
+
+    def shape_of(self, examples: np.ndarray) -> InPlaneShape:
+        """The (rows, columns) of examples of one matrix."""
+        return self.index.volumes[self.index.volume[examples[0]]].shape[1:]
+
+    def read(self, kind: Kind, examples: np.ndarray) -> np.ndarray:
+        """Images (n, H, W) int16 HU or labels (n, H, W) uint8 of examples (n,) of one matrix."""
+        pixels = self._pixels[self.shape_of(examples)][kind]
+        rows = self._row[examples]
+        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            return pixels[rows[0] : rows[0] + len(rows)]
+        return pixels[rows]
+
+    def eval_batches(
+        self, examples: np.ndarray, *, global_batch: int, host: int = 0, num_hosts: int = 1
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """The batches of `mbh_jax.data.pipeline.eval_batches`, of examples of one matrix."""
+        height, width = self.shape_of(examples)
+        for numbers in host_examples(examples, global_batch, 0, host, num_hosts):
+            is_real = numbers >= 0
+            image = np.zeros((len(numbers), height, width), DTYPES["image"])
+            label = np.zeros((len(numbers), height, width), DTYPES["label"])
+            if is_real.any():
+                image[is_real] = self.read("image", numbers[is_real])
+                label[is_real] = self.read("label", numbers[is_real])
+            yield {
+                "image": image[..., np.newaxis],
+                "label": label,
+                "weight": is_real.astype(np.float32),
+                "example": numbers,
+                "volume": np.where(is_real, self.index.volume[numbers], -1).astype(np.int32),
+                "slice_index": np.where(is_real, self.index.slice_index[numbers], -1).astype(
+                    np.int32
+                ),
+            }
+
+
+def _open(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Maps a .npy file.
+
+    Raises:
+        FileNotFoundError, ValueError, EOFError: it is not there, cut off, or holds something else.
+    """
+    array = np.load(path, mmap_mode="r")
+    if (array.dtype, array.shape) != (dtype, shape):
+        raise ValueError(f"{path}: {array.dtype} {array.shape}")
+    return np.asarray(array)
+
+
+def packed_info(index: SliceIndex) -> dict[str, object]:
+    """What packed.json says of the cache of a dataset."""
+    return {"format": PACKED_FORMAT, "fingerprint": index.fingerprint}

@@ -1,0 +1,121 @@
+"""Training slices in the memory of the devices: a step takes its batch from there.
+
+The host sends only which examples make up a batch.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mbh_jax.data.order import epoch_order, host_examples
+from mbh_jax.data.packed import PackedSlices
+from mbh_jax.errors import UserError
+
+PyTree = Any
+
+
+class ResidentSlices(NamedTuple):
+    """Decoded slices that a device holds whole.
+
+    Attributes:
+        row: (N,) int32 for every example of the dataset, its place in the others; -1 for none.
+        image: (n, H, W) int16 HU.
+        label: (n, H, W) uint8.
+    """
+
+    row: jax.Array
+    image: jax.Array
+    label: jax.Array
+
+
+def load(
+    packed: PackedSlices, examples: np.ndarray, hold: Callable[[np.ndarray], jax.Array]
+) -> ResidentSlices:
+    """Brings slices to the devices, and waits until they are there.
+
+    Args:
+        packed: the dataset.
+        examples: (n,) int32, those to bring.
+        hold: copies an array to all devices.
+
+    Raises:
+        UserError: the slices are of several sizes.
+    """
+    parts = packed.index.by_in_plane_shape(examples)
+    if len(parts) > 1:
+        shapes = [packed.shape_of(part) for part in parts]
+        listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(shapes))
+        raise UserError(
+            f"data.resident: training slices of several sizes ({listed}) in "
+            f"{packed.index.directory}: --config.data.resident=False resizes them"
+        )
+    row = np.full(len(packed.index), -1, np.int32)
+    row[examples] = np.arange(len(examples))
+    # One after the other: only one of them is on the host as well.
+    image = jax.block_until_ready(hold(packed.read("image", examples)))
+    label = jax.block_until_ready(hold(packed.read("label", examples)))
+    return ResidentSlices(hold(row), image, label)
+
+
+def batches(
+    examples: np.ndarray,
+    *,
+    global_batch: int,
+    seed: int,
+    epoch: int,
+    start_batch: int = 0,
+    host: int = 0,
+    num_hosts: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """This host's share of the batches of an epoch, without pixels.
+
+    They hold `example` (B,) int32 and `weight` (B,) float32 with the values that
+    `mbh_jax.data.pipeline.train_batches` gives them; the arguments are those of that function.
+    """
+    order = examples[epoch_order(len(examples), seed, epoch)]
+    for numbers in host_examples(order, global_batch, start_batch, host, num_hosts):
+        yield {"example": numbers, "weight": (numbers >= 0).astype(np.float32)}
+
+
+def gather(slices: ResidentSlices, example: jax.Array) -> dict[str, jax.Array]:
+    """The pixels of examples (B,) int32; zeros for -1, the padding of a batch.
+
+    Returns:
+        `image` (B, H, W, 1) int16 HU and `label` (B, H, W) uint8.
+    """
+    row = _take(slices.row, example, -1)
+    image, label = _take(slices.image, row, 0), _take(slices.label, row, 0)
+    return {"image": image[..., jnp.newaxis], "label": label}
+
+
+def _take(array: jax.Array, rows: jax.Array, fill: int) -> jax.Array:
+    """Rows of an array; `fill` for those it has not."""
+    return array.at[rows].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
+
+
+def with_gather(step: Callable) -> Callable:
+    """A training step whose batch is pixels, as one whose batch is example numbers.
+
+    Args:
+        step: `(state, batch, rng, *, axis_name) -> (state, sums)`.
+
+    Returns:
+        `(state, batch, rng, slices, *, axis_name) -> (state, sums)`, which finds the pixels of its
+        batch in `slices`.
+    """
+
+    def step_of_slices(
+        state: PyTree,
+        batch: dict[str, jax.Array],
+        rng: jax.Array,
+        slices: ResidentSlices,
+        *,
+        axis_name: str | None = None,
+    ) -> tuple[PyTree, PyTree]:
+        pixels = gather(slices, batch["example"])
+        return step(state, {**batch, **pixels}, rng, axis_name=axis_name)
+
+    return step_of_slices
