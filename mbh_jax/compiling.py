@@ -7,7 +7,7 @@ import jax
 
 PyTree = Any
 
-CPU_OPTIONS = {
+CPU_OPTIONS: dict[str, str | bool] = {
     "xla_cpu_experimental_ynn_fusion_type": (
         "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"
     )

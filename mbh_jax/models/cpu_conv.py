@@ -185,15 +185,15 @@ def _kernel_gradient(
     x = jnp.pad(x, ((0, 0), (before, below), (before, after), (0, 0)))
     padded_width = width + before + after
     x = x.reshape(batch, blocks + halo, block, padded_width, channels)
-    x = x.transpose(2, 4, 0, 1, 3).reshape(block * channels, batch, blocks + halo, padded_width)
     gradient = jnp.pad(gradient, ((0, 0), (0, blocks * block - height), (0, 0), (0, 0)))
     gradient = gradient.reshape(batch, blocks, block, width, features)
 
     def add_stretch(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
         example, first = index // stretches, index % stretches * rows
+        # Here and not before the loop: a stretch fits the cache.
         images = lax.dynamic_slice(
-            x, (0, example, first, 0), (block * channels, 1, rows + halo, padded_width)
-        )
+            x, (example, first, 0, 0, 0), (1, rows + halo, block, padded_width, channels)
+        ).transpose(2, 4, 0, 1, 3)
         window = lax.dynamic_slice(
             gradient, (example, first, 0, 0, 0), (1, rows, block, width, features)
         )
