@@ -163,7 +163,13 @@ class Checkpoints:
             self._managers[kind] = ocp.CheckpointManager(
                 self._directory / kind,
                 options=ocp.CheckpointManagerOptions(
-                    max_to_keep=_KEPT[kind], enable_async_checkpointing=True
+                    max_to_keep=_KEPT[kind],
+                    enable_async_checkpointing=True,
+                    # Processes meet at barriers named by the step; `last` and `best` may write the
+                    # same one at a time.
+                    multiprocessing_options=ocp.options.MultiprocessingOptions(
+                        barrier_sync_key_prefix=kind
+                    ),
                 ),
                 item_names=_ITEMS,
             )

@@ -31,12 +31,15 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
 
 
 def compile_when_called(step: jax.stages.Wrapped) -> Callable[..., PyTree]:
-    """A function that compiles `step` so for each kind of arguments: shapes, dtypes, shardings."""
+    """A function that compiles `step` so for each kind of arguments: shapes, dtypes, shardings.
+
+    Arrays of NumPy are taken too; they have no sharding, and go to the default device.
+    """
     programs: dict[Any, jax.stages.Compiled] = {}
 
     def call(*arguments: PyTree) -> PyTree:
         leaves, structure = jax.tree.flatten(arguments)
-        kind = (structure, *((leaf.shape, leaf.dtype, leaf.sharding) for leaf in leaves))
+        kind = (structure, *((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves))
         if kind not in programs:
             programs[kind] = compile_lowered(step.lower(*arguments))
         return programs[kind](*arguments)
