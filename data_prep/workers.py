@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import signal
 import threading
@@ -44,7 +45,8 @@ def worker_processes(workers: int) -> Iterator[MapInOrder]:
         pending: collections.deque[concurrent.futures.Future[R]] = collections.deque()
         try:
             for item in items:
-                pending.append(pool.submit(function, item))
+                with _ctrl_c_later():
+                    pending.append(pool.submit(function, item))
                 if len(pending) == 2 * workers:
                     yield pending.popleft().result()
             while pending:
@@ -65,9 +67,31 @@ def _map_here(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     return map(function, items)
 
 
+@contextlib.contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Holds Ctrl-C back until the end of the block, and for good in processes started in it.
+
+    Ctrl-C reaches every process of the terminal: the parent alone says so, and ends the workers,
+    which ignore it from their first moment, when they import what they need.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python handles signals in the main thread only.
+        return
+    # With the first worker, the tracker of its semaphores would let Ctrl-C through.
+    multiprocessing.resource_tracker.ensure_running()
+    received: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Workers inherit it.
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if received:
+            signal.raise_signal(signal.SIGINT)
+
+
 def _start_worker() -> None:
-    # Ctrl-C reaches every process of the terminal: the parent alone says so, and ends the workers.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
