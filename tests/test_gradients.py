@@ -109,8 +109,7 @@ def test_dividing_a_sharded_batch_moves_nothing_between_devices():
         [sys.executable, "-c", DEVICES_PROGRAM],
         capture_output=True,
         text=True,
-        env=os.environ
-        | {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "JAX_PLATFORMS": "cpu"},
+        env=os.environ | {"JAX_NUM_CPU_DEVICES": "4", "JAX_PLATFORMS": "cpu"},
         check=False,
     )
     assert done.stdout.strip() == "['all-reduce']", done.stdout + done.stderr[-2000:]

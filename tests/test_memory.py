@@ -55,7 +55,7 @@ print(json.dumps(held))
 
 def test_a_device_holds_the_whole_state_and_its_share_of_the_batch():
     environment = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=4",
+        "JAX_NUM_CPU_DEVICES": "4",
         "JAX_PLATFORMS": "cpu",
     }
     done = subprocess.run(

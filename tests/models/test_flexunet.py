@@ -234,7 +234,7 @@ print("equal")
 
 def test_four_devices_equal_one():
     """Global batch statistics, per-example dropout and gradients; a padded and an empty device."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "4"}
     result = subprocess.run(
         [sys.executable, "-c", DEVICES_PROGRAM],
         env={**environment, "JAX_PLATFORMS": "cpu"},
