@@ -46,7 +46,11 @@ SMALL_MAP_PIXELS = 512
 """Up to this size the gradient of the kernel needs no stretches."""
 
 ROWS_AT_ONCE = 16
-"""Rows of the map that one term of the kernel's gradient covers."""
+PIXELS_AT_ONCE = 4096
+"""One term of the kernel's gradient covers so many rows, or pixels where those are more.
+
+Less work than that is not worth dividing among cores, more does not fit the cache.
+"""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -175,7 +179,8 @@ def _kernel_gradient(
 
     before, after = _same_padding(kernel_size, dilation)
     block = _block_size(features) if dilation == 1 else 1
-    rows = -(-ROWS_AT_ONCE // block)  # of blocks in a stretch
+    rows = min(max(ROWS_AT_ONCE, PIXELS_AT_ONCE // width), height)
+    rows = -(-rows // block)  # of blocks in a stretch
     stretches = -(-height // (rows * block))
     halo = -(-(before + after) // block)  # blocks below a stretch that its last rows reach
     blocks = stretches * rows

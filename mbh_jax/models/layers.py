@@ -128,17 +128,15 @@ class BatchNorm(nn.Module):
         """Mean and (biased) variance of each channel, (C,) float32, over all devices."""
         batch, height, width, _ = x.shape
         weight = jnp.ones(batch) if weight is None else weight
-
-        def mean_over_devices(values: jax.Array) -> jax.Array:
-            # Not a matrix product: accelerators would round its operands.
-            sums = (weight[:, None, None, None] * values).sum((0, 1, 2))
-            count = weight.sum() * (height * width)
-            if self.axis_name is not None and not self.is_initializing():
-                sums, count = jax.lax.psum((sums, count), self.axis_name)
-            return sums / jnp.maximum(count, 1)
-
-        mean = mean_over_devices(x)
-        return mean, mean_over_devices(jnp.square(x - mean))
+        count = weight.sum() * (height * width)
+        # Examples one by one, and weighted then: no weighted copy of the map is made. Not a matrix
+        # product: accelerators would round its operands.
+        sums = (weight[:, None] * x.sum((1, 2))).sum(0)
+        squares = (weight[:, None] * jnp.square(x).sum((1, 2))).sum(0)
+        if self.axis_name is not None and not self.is_initializing():
+            sums, squares, count = jax.lax.psum((sums, squares, count), self.axis_name)
+        mean = sums / jnp.maximum(count, 1)
+        return mean, jnp.maximum(squares / jnp.maximum(count, 1) - jnp.square(mean), 0)
 
 
 def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
