@@ -190,7 +190,7 @@ def test_a_mask_of_another_shape_is_refused(tmp_path):
 
 
 GOOD = nifti_bytes(np.zeros((8, 8, 3), np.int16))
-ZIPPED = gzip.compress(GOOD)
+ZIPPED = gzip.compress(GOOD, mtime=0)
 RGB = np.zeros((2, 2, 2), [("R", "u1"), ("G", "u1"), ("B", "u1")])
 
 
@@ -201,30 +201,43 @@ def header_with(**fields) -> bytes:
     return header.binaryblock + GOOD[348:]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "not a NIfTI file"),
-        (b"hello, this is no volume" * 40, "not a NIfTI file"),
-        (header_with(magic=b"ni1"), "not a single-file NIfTI"),
-        (GOOD[:200], "truncated in the header"),
-        (GOOD[:-1], "truncated: 383 of 384 bytes"),
-        (ZIPPED[:-20], "truncated or damaged"),
-        (ZIPPED[:-8] + b"\0\0\0\0" + ZIPPED[-4:], "truncated or damaged .*CRC"),
-        (ZIPPED[:12] + b"\xff" * 8 + ZIPPED[20:], "truncated or damaged"),
-        (header_with(datatype=9999), "not a readable NIfTI volume"),
-        (nifti_bytes(np.zeros((4, 4, 3, 2), np.int16)), r"shape \(4, 4, 3, 2\): give one 3-D"),
-        (nifti_bytes(np.zeros((4, 4), np.int16)), "give one 3-D"),
-        (nifti_bytes(RGB), "not single numbers"),
-        (header_with(qform_code=0), "no usable geometry"),
-        (header_with(pixdim=[1, 0.5, 0.5, 0, 1, 1, 1, 1]), "no usable geometry"),
-        (header_with(pixdim=[1, 0.5, 0.5, np.nan, 1, 1, 1, 1]), "no usable geometry"),
-        (nifti_bytes(np.full((2, 2, 2), np.nan, np.float32)), "NaN or infinite voxels"),
-        (nifti_bytes(np.full((2, 2, 2), np.inf, np.float32)), "NaN or infinite voxels"),
-        (nifti_bytes(np.full((2, 2, 2), 40000, np.int32)), "cannot be Hounsfield units"),
-    ],
-)
-def test_bad_volumes_are_named_in_one_line(content, message):
+BAD = {
+    "empty": (b"", "not a NIfTI file"),
+    "text": (b"hello, this is no volume" * 40, "not a NIfTI file"),
+    "magic of a pair": (header_with(magic=b"ni1"), "not a single-file NIfTI"),
+    "truncated at the header": (GOOD[:200], "truncated in the header"),
+    "truncated at the voxels": (GOOD[:-1], "truncated: 383 of 384 bytes"),
+    "gzip truncated": (ZIPPED[:-20], "truncated or damaged"),
+    "wrong checksum": (ZIPPED[:-8] + b"\0\0\0\0" + ZIPPED[-4:], "truncated or damaged .*CRC"),
+    "damaged deflate": (ZIPPED[:12] + b"\xff" * 8 + ZIPPED[20:], "truncated or damaged"),
+    "unknown type": (header_with(datatype=9999), "not a readable NIfTI volume"),
+    "four dimensions": (
+        nifti_bytes(np.zeros((4, 4, 3, 2), np.int16)),
+        r"shape \(4, 4, 3, 2\): give one 3-D",
+    ),
+    "two dimensions": (nifti_bytes(np.zeros((4, 4), np.int16)), "give one 3-D"),
+    "colours": (nifti_bytes(RGB), "not single numbers"),
+    "no affine": (header_with(qform_code=0), "no usable geometry"),
+    "no thickness": (header_with(pixdim=[1, 0.5, 0.5, 0, 1, 1, 1, 1]), "no usable geometry"),
+    "thickness not a number": (
+        header_with(pixdim=[1, 0.5, 0.5, np.nan, 1, 1, 1, 1]),
+        "no usable geometry",
+    ),
+    "NaN voxels": (nifti_bytes(np.full((2, 2, 2), np.nan, np.float32)), "NaN or infinite voxels"),
+    "infinite voxels": (
+        nifti_bytes(np.full((2, 2, 2), np.inf, np.float32)),
+        "NaN or infinite voxels",
+    ),
+    "voxels no HU": (
+        nifti_bytes(np.full((2, 2, 2), 40000, np.int32)),
+        "cannot be Hounsfield units",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_volumes_are_named_in_one_line(kind):
+    content, message = BAD[kind]
     with pytest.raises(UserError, match=f"^bad.nii: .*{message}") as caught:
         read(content, "bad.nii")
     assert "\n" not in str(caught.value)
