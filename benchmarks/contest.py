@@ -1,7 +1,8 @@
 """Contestants that take turns: each in a process of its own, the others asleep.
 
-A turn is a few steps. The order of a round is turned around in the next one, and a ratio is the
-median over rounds of two neighbours' ratio, so that a machine whose speed drifts slows both alike.
+A turn is a few steps, after one that wakes the contestant and is not counted. The order of a round
+is turned around in the next one, and a ratio is the median over rounds of two neighbours' ratio, so
+that a machine whose speed drifts slows both alike.
 """
 
 import argparse
