@@ -13,7 +13,8 @@ with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`):
 - Wide kernels and many channels (most levels): half of the multiplications suffice (`cook_toom`),
   for the result and the input's gradient: 1.3 to 1.8 times as fast.
 - Tiny maps with many channels (the deepest levels): patches and one matrix product, whose gradients
-  are matrix products with the kernel as it lies in memory: 2 to 15 times as fast.
+  are matrix products with the kernel as it lies in memory: 2 to 15 times as fast. Where the batch
+  has fewer pixels than the kernel has rows to share them among, the kernel is the left factor.
 """
 
 import functools
@@ -37,6 +38,9 @@ FEW_INPUT_CHANNELS = 16
 WIDE_OUTPUT_CHANNELS = 32
 MAX_BLOCK = 4
 """Neighbouring pixels are computed together up to so many output channels, or pixels."""
+
+FEW_PIXELS = 128
+"""Below so many pixels of all maps, a product with the kernel has the kernel on the left."""
 
 COOK_TOOM_CHANNELS = {3: 32, 5: 16, 7: 16}
 COOK_TOOM_ROWS = 16
@@ -87,7 +91,7 @@ def _conv_backward(
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = residuals
     if _is_tiny(x, kernel, TINY_MAP_PIXELS_BACKWARD):
-        return jax.vjp(functools.partial(_patches_conv, dilation=dilation), x, kernel)[1](gradient)
+        return _patches_gradients(x, kernel, gradient, dilation)
     return _input_gradient(kernel, gradient, dilation), _kernel_gradient(
         x, gradient, kernel.shape[0], dilation
     )
@@ -108,18 +112,39 @@ def _is_tiny(x: jax.Array, kernel: jax.Array, pixels: int) -> bool:
     return height * width <= pixels and min(kernel.shape[2:]) >= TINY_MAP_CHANNELS
 
 
-def _patches_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """Convolution as patches (B, H, W, k * k * C) times the kernel as a matrix."""
+def _patches(x: jax.Array, kernel_size: int, dilation: int) -> jax.Array:
+    """What each place of the kernel sees: (B, H, W, C) -> (B * H * W, k * k * C)."""
     batch, height, width, _ = x.shape
-    kernel_size, features = kernel.shape[0], kernel.shape[3]
     pad = _same_padding(kernel_size, dilation)
     x = jnp.pad(x, ((0, 0), pad, pad, (0, 0)))
     offsets = [tap * dilation for tap in range(kernel_size)]
     patches = jnp.concatenate(
         [x[:, r : r + height, c : c + width] for r in offsets for c in offsets], axis=-1
     )
-    product = patches.reshape(batch * height * width, -1) @ kernel.reshape(-1, features)
-    return product.reshape(batch, height, width, features)
+    return patches.reshape(batch * height * width, -1)
+
+
+def _patches_conv(x: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
+    """Convolution as patches times the kernel as a matrix (k * k * C, F)."""
+    features = kernel.shape[3]
+    product = _patches(x, kernel.shape[0], dilation) @ kernel.reshape(-1, features)
+    return product.reshape(*x.shape[:3], features)
+
+
+def _patches_gradients(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, dilation: int
+) -> tuple[jax.Array, jax.Array]:
+    """Gradients of `_patches_conv` with respect to x and the kernel."""
+    patches, to_map = jax.vjp(lambda x: _patches(x, kernel.shape[0], dilation), x)
+    matrix = kernel.reshape(-1, kernel.shape[3])
+    pixels = gradient.reshape(-1, kernel.shape[3])
+    if len(pixels) < FEW_PIXELS:
+        # The barrier keeps XLA from writing it as the other product.
+        of_patches = lax.optimization_barrier(matrix @ pixels.T).T
+    else:
+        of_patches = pixels @ matrix.T
+    (of_map,) = to_map(of_patches)
+    return of_map, (patches.T @ pixels).reshape(kernel.shape)
 
 
 def _padded_conv(
