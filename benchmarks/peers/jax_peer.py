@@ -56,7 +56,9 @@ def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> float:
     return float(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
 
 
-def as_peer(num_parameters: int, loss: float, step: Callable[[], PyTree]) -> Peer:
+def as_peer(
+    num_parameters: int, loss: float, step: Callable[[], PyTree], program: str = ""
+) -> Peer:
     """A `Peer` of a `step` that returns labels, or a dict with the step's "loss"."""
     newest: PyTree = None
 
@@ -82,4 +84,5 @@ def as_peer(num_parameters: int, loss: float, step: Callable[[], PyTree]) -> Pee
         versions={name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")},
         device=f"{jax.device_count()} x {device.device_kind}",
         peak_device_bytes=peak_device_bytes,
+        program=program,
     )

@@ -10,8 +10,8 @@ with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`):
 - The kernel's gradient: XLA sees a convolution whose window is the whole map, and gathers its
   patches one value at a time. Here it is a sum over stretches of rows, small enough for the cache,
   each channel of the input taken as one image: 2 to 5 times as fast.
-- Wide kernels and many channels (most levels): half of the multiplications suffice (`cook_toom`),
-  for the result and the input's gradient: 1.3 to 1.8 times as fast.
+- Wide kernels or many channels (most levels): a half to a third of the multiplications suffice
+  (`cook_toom`), for the result and the input's gradient: 1.3 to 2 times as fast.
 - Tiny maps with many channels (the deepest levels): patches and one matrix product, whose gradients
   are matrix products with the kernel as it lies in memory: 2 to 15 times as fast. Where the batch
   has fewer pixels than the kernel has rows to share them among, the kernel is the left factor.
@@ -42,11 +42,11 @@ MAX_BLOCK = 4
 FEW_PIXELS = 128
 """Below so many pixels of all maps, a product with the kernel has the kernel on the left."""
 
-COOK_TOOM_CHANNELS = {3: 32, 5: 16, 7: 16}
+COOK_TOOM_CHANNELS = {3: (32, 16), 5: (16, 16), 7: (3, 16)}
 COOK_TOOM_ROWS = 16
-"""Maps of at least so many rows, between at least so many channels (by the side of the kernel)."""
+"""Maps of at least so many rows, from and to at least so many channels (by the kernel's side)."""
 
-SMALL_MAP_PIXELS = 512
+SMALL_MAP_PIXELS = 4096
 """Up to this size the gradient of the kernel needs no stretches."""
 
 ROWS_AT_ONCE = 16
@@ -69,12 +69,14 @@ def _same_conv(
     x: jax.Array, kernel: jax.Array, dilation: int, padding: tuple[int, int]
 ) -> jax.Array:
     """Convolution whose `padding` keeps the map's size."""
-    enough = COOK_TOOM_CHANNELS.get(kernel.shape[0], math.inf)
+    side, _, channels, features = kernel.shape
+    enough = COOK_TOOM_CHANNELS.get(side, (math.inf, math.inf))
     if (
         dilation == 1
         and x.dtype == jnp.float32
         and x.shape[1] >= COOK_TOOM_ROWS
-        and min(kernel.shape[2:]) >= enough
+        and channels >= enough[0]
+        and features >= enough[1]
     ):
         return cook_toom.conv(x, kernel)
     return _padded_conv(x, kernel, dilation, padding)

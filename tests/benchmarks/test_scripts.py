@@ -4,7 +4,14 @@ import json
 
 import pytest
 
-from benchmarks import compile_time, end_to_end, input_pipeline, scaling
+from benchmarks import (
+    compile_time,
+    conv_lowering,
+    end_to_end,
+    input_pipeline,
+    profile_step,
+    scaling,
+)
 
 
 @pytest.mark.slow
@@ -32,6 +39,47 @@ def test_compile_time_fills_the_cache(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "| ours, cold |" in printed
     assert "| ours, cached |" in printed
+
+
+@pytest.mark.slow
+def test_profile_names_parts_and_operations(capsys):
+    profile_step.main(["--recipe", "smoke", "--size", "16", "--batch", "1", "--steps", "1"])
+    parts, operations = capsys.readouterr().out.split("\n\n")[-2:]
+    for part in ("encoder_0 forward", "bridge backward", "input, loss, metrics, optimizer"):
+        assert f"| {part} |" in parts
+    assert "| operation | ms a step |" in operations
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("jit(_fun)/jvp(FlexUNet)/encoder_0/conv_1/stack", "encoder_0 forward"),
+        ("jit(_fun)/transpose(jvp(FlexUNet))/up_2/dot_general", "up_2 backward"),
+        ("jit(_fun)/add", "input, loss, metrics, optimizer"),
+    ],
+)
+def test_parts_of_a_step(source, part):
+    assert profile_step.part(source) == part
+
+
+def test_operations_of_a_program():
+    program = """ENTRY main {
+  ROOT %add.1 = f32[2,3]{1,0} add(%a, %b), metadata={op_name="jit(f)/add" source_line=1}
+  %copy = f32[] copy(%c)
+}"""
+    assert profile_step.operations(program) == {
+        "add.1": ("f32[2,3]{1,0}", "jit(f)/add"),
+        "copy": ("f32[]", ""),
+    }
+
+
+@pytest.mark.slow
+def test_every_lowering_of_each_convolution(capsys):
+    arguments = "--size 128 --batch 1 --base_filters 2 --levels 2 --repeats 1"
+    conv_lowering.main(arguments.split())
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + (3 + 2) * 3
+    assert [line.count("| - |") for line in lines[2:]] == [0] * 9 + [1] * 6
 
 
 def test_end_to_end_compares_within_a_round():
