@@ -85,8 +85,15 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of installed packages."""
-    return {name: importlib.metadata.version(name) for name in packages}
+    """Versions of installed packages; "tensorflow" may be there as tensorflow-cpu."""
+
+    def version(name: str) -> str:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return importlib.metadata.version(f"{name}-cpu")
+
+    return {name: version(name) for name in packages}
 
 
 def integers(text: str) -> list[int]:

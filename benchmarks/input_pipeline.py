@@ -41,7 +41,7 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
     """Readings of every round: see the module's description."""
     import jax
 
-    from mbh_jax import parallel
+    from mbh_jax import compiling, parallel
     from mbh_jax.experiment import create_experiment
 
     config = importlib.import_module(f"configs.{recipe}").get_config()
@@ -70,7 +70,8 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
     state, rng = experiment.init(), jax.random.key(0)
     prefetched = parallel.prefetch(batches(), experiment.parallel)
     _, resident = next(prefetched)
-    state, sums = experiment.train_step(state, resident, rng)
+    step = compiling.compile_lowered(experiment.train_step.lower(state, resident, rng))
+    state, sums = step(state, resident, rng)
     jax.block_until_ready(sums)
     found["resident"], found["pipeline"] = [], []
     for number in range(rounds):
@@ -82,7 +83,7 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
                     asked_s = time.perf_counter()
                     _, arrays = next(prefetched)
                     waiting_s += time.perf_counter() - asked_s
-                state, sums = experiment.train_step(state, arrays, rng)
+                state, sums = step(state, arrays, rng)
                 # Without this the loop would run ahead of the device, and wait for it in `next`.
                 jax.block_until_ready(sums)
             wall_s = time.perf_counter() - start_s

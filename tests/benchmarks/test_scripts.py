@@ -5,10 +5,12 @@ import json
 import pytest
 
 from benchmarks import (
+    common,
     compile_time,
     conv_lowering,
     end_to_end,
     input_pipeline,
+    phases,
     profile_step,
     scaling,
 )
@@ -20,6 +22,12 @@ def test_input_pipeline(tiny_dataset_dir):
     assert [reading["slices"] for reading in found["alone"]] == [4, 4]
     assert all(0 <= reading["waiting"] <= 1 for reading in found["pipeline"])
     assert "| pipeline alone, slices/s |" in input_pipeline.describe(found, 2)
+
+
+def test_versions_know_tensorflow_by_either_name():
+    import tensorflow as tf
+
+    assert common.versions("tensorflow") == {"tensorflow": tf.__version__}
 
 
 @pytest.mark.slow
@@ -80,6 +88,38 @@ def test_every_lowering_of_each_convolution(capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + (3 + 2) * 3
     assert [line.count("| - |") for line in lines[2:]] == [0] * 9 + [1] * 6
+
+
+def test_phases_of_a_run():
+    lines = [
+        (2.0, "1,234 parameters, 10 training and 4 validation slices"),
+        (5.0, "12:00:05 training: step 1/10, epoch 1"),
+        (20.0, "12:00:20 epoch 1: loss 0.5, val_loss 0.4"),
+        (32.0, "12:00:32 epoch 2: loss 0.4, val_loss 0.3"),
+        (33.0, "validation: ..."),
+        (36.0, ""),
+    ]
+    history = [
+        {"train_seconds": 12.0, "validation_seconds": 2.5},
+        {"train_seconds": 8.0, "validation_seconds": 1.5},
+    ]
+    assert phases.phases(lines, history) == {
+        "start, data and network": [2.0],
+        "to the first step": [3.0],
+        "training, an epoch": [12.0, 8.0],
+        "validation, an epoch": [2.5, 1.5],
+        "between epochs": [2.5],
+        "last checkpoint and evaluation": [4.0],
+        "in all": [36.0],
+    }
+
+
+@pytest.mark.slow
+def test_phases_of_the_smoke_recipe(tiny_dataset_dir, capsys):
+    phases.main(["--data", str(tiny_dataset_dir), "--recipe", "smoke"])
+    table = capsys.readouterr().out
+    assert "| seconds | cold | cached |" in table
+    assert "| between epochs | " in table
 
 
 def test_end_to_end_compares_within_a_round():
