@@ -9,6 +9,7 @@ A batch is a flat dict of arrays, B being this host's share of the global batch:
     example (B,) int32 row of the index (-1 padding), volume (B,) int32, slice_index (B,) int32.
 """
 
+import os
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,6 +24,7 @@ from mbh_jax.errors import UserError
 Batch = dict[str, np.ndarray]
 
 _PREFETCHED_BATCHES = 4
+_MAX_READERS = 16
 _DECODING_ERRORS = (tf.errors.OpError, ValueError)
 """TensorFlow's message on a damaged record quotes its bytes, which may not even be text."""
 
@@ -131,11 +133,14 @@ def _read_batches(
     )
     dataset = dataset.map(
         lambda *place: _read_slice(index, place, (height, width) if resize else None),
-        num_parallel_calls=tf.data.AUTOTUNE,
+        num_parallel_calls=_num_readers(),
         deterministic=True,
     )
     dataset = dataset.batch(local_batch).prefetch(_PREFETCHED_BATCHES)
-    pixels = dataset.as_numpy_iterator()
+    # Its thread keeps the end of an epoch waiting, for seconds where a CPU trains at the same time.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    pixels = dataset.with_options(options).as_numpy_iterator()
     for examples in rows:
         if examples[0] < 0:
             image = np.zeros((0, height, width), np.int16)
@@ -146,6 +151,11 @@ def _read_batches(
             except _DECODING_ERRORS as error:
                 raise _damaged_record(index, examples, error) from None
         yield _assemble(index, examples, image, label)
+
+
+def _num_readers() -> int:
+    """Records that are read and decoded at the same time: one a core, few of many."""
+    return min(os.cpu_count() or 1, _MAX_READERS)
 
 
 def _assemble(
