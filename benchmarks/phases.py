@@ -10,6 +10,7 @@ pictures and tables, and what the checkpoint holds up. Further arguments go to t
 """
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -64,7 +65,7 @@ def phases(lines: Sequence[tuple[float, str]], history: Sequence[dict]) -> dict[
     epochs_s = [at_s for at_s, line in lines if _EPOCH.search(line)]
     between = [
         end_s - begin_s - entry["train_seconds"] - entry["validation_seconds"]
-        for begin_s, end_s, entry in zip(epochs_s, epochs_s[1:], history[1:], strict=True)
+        for (begin_s, end_s), entry in zip(itertools.pairwise(epochs_s), history[1:], strict=True)
     ]
     return {
         "start, data and network": [first(" parameters, ")],
