@@ -85,15 +85,14 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of installed packages; "tensorflow" may be there as tensorflow-cpu."""
+    """Versions of installed packages."""
+    return {name: importlib.metadata.version(_distribution(name)) for name in packages}
 
-    def version(name: str) -> str:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return importlib.metadata.version(f"{name}-cpu")
 
-    return {name: version(name) for name in packages}
+def _distribution(package: str) -> str:
+    """The name that a package is installed by: TensorFlow's has two."""
+    installed = importlib.metadata.packages_distributions()
+    return installed.get(package, [package])[0]
 
 
 def integers(text: str) -> list[int]:

@@ -30,6 +30,10 @@ SPACE_TO_DEPTH_SIDE = 128
 """On smaller maps channels are many."""
 
 PASSES = ("result", "input", "kernel")
+"""The result, and the gradients with respect to input and kernel."""
+
+WAYS = ("plain", "ours", "space to depth")
+"""Columns of the table."""
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -39,8 +43,10 @@ def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     )
 
 
-def compute(conv: Conv, name: str, x: jax.Array, kernel: jax.Array, gradient: jax.Array):
-    """One of `PASSES`."""
+def compute(
+    conv: Conv, name: str, x: jax.Array, kernel: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    """The result of `conv(x, kernel)`, or a gradient for the result's; `name` is of `PASSES`."""
     if name == "result":
         return conv(x, kernel)
     return jax.vjp(conv, x, kernel)[1](gradient)[PASSES.index(name) - 1]
@@ -101,9 +107,6 @@ def measure(
             ]
         )
     return lines
-
-
-WAYS = ("plain", "ours", "space to depth")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -4,7 +4,8 @@
 #   bash benchmarks/gpu.sh [OUTPUT]
 # Needs no TensorFlow: jax with CUDA, flax, optax, ml_collections, psutil, and torch with CUDA.
 # PYTHON is the interpreter (default .venv/bin/python), TORCH_PYTHON that of PyTorch (default the same).
-# RECIPE, SIZE, BATCH, DTYPE, ROUNDS, TURN_S and PEERS change what runs, as for benchmarks.train_step.
+# RECIPE, SIZE, BATCH, DTYPE, ROUNDS, TURN_S and PEERS change what runs, as for benchmarks.train_step;
+# of lists, the profile and the convolutions (FlexUNet's) take the last size, batch and dtype.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 output=${1:-runs/benchmarks}
@@ -26,7 +27,9 @@ contest=(
 )
 run train_step 220 benchmarks.train_step "${contest[@]}" --json "$output/train_step.json"
 run inference 140 benchmarks.inference "${contest[@]}" --json "$output/inference.json"
-largest=${batches##*,}
-run profile_step 80 benchmarks.profile_step --recipe "$recipe" --size "$size" --batch "$largest" --dtype "$dtype"
-run conv_lowering 90 benchmarks.conv_lowering --size "$size" --batch "$largest" --dtype "$dtype"
+one=(--size "${size##*,}" --batch "${batches##*,}" --dtype "${dtype##*,}")
+# Without CUDA graphs, which would hide the operations in them.
+XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_command_buffer=" \
+  run profile_step 80 benchmarks.profile_step --recipe "$recipe" "${one[@]}"
+run conv_lowering 90 benchmarks.conv_lowering "${one[@]}"
 exit "$failed"

@@ -4,9 +4,10 @@
 
 From a trace of the profiler over `--steps` steps. Two tables: the parts of the network, forward and
 backward, and the longest operations of the compiled program, each with its share of the time of all
-operations. On a GPU or TPU these are the device's own times. On a CPU they are those of XLA's
-threads, and its convolutions, which it starts and leaves to other threads, are missing:
-`conv_lowering` measures those.
+operations; of several devices, the mean. On a GPU these are the device's own times (give
+XLA_FLAGS=--xla_gpu_enable_command_buffer= to see what CUDA graphs would hide). On a CPU they are
+those of XLA's threads, and its convolutions, which it starts and leaves to other threads, are
+missing: `conv_lowering` measures those.
 """
 
 import argparse
@@ -23,6 +24,9 @@ from benchmarks import common, contest, peers
 from benchmarks.workload import Workload
 from mbh_jax.errors import UserError, one_line_errors
 
+_CONTAINERS = ("while", "call", "conditional")
+"""Operations whose time is that of the operations in them."""
+
 
 class Operation(NamedTuple):
     """One operation of the compiled program: its result's shape, and the code it came from."""
@@ -35,7 +39,7 @@ def operations(program: str) -> dict[str, Operation]:
     """The operations of a compiled program's text, by name."""
     found = {}
     for line in program.splitlines():
-        head = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = (\S+) ", line)
+        head = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ", line)
         if head:
             source = re.search(r'op_name="([^"]*)"', line)
             found[head[1]] = Operation(head[2], source[1] if source else "")
@@ -52,7 +56,7 @@ def part(source: str) -> str:
 def durations(trace: Path) -> Iterator[tuple[str, float]]:
     """(operation, milliseconds) of each event of a trace that names an operation of a program.
 
-    Of devices' own events where there are some, else of the host's.
+    Of devices' own events where there are some, over the number of devices; else of the host's.
     """
     (file,) = trace.rglob("*.xplane.pb")
     planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
@@ -61,8 +65,8 @@ def durations(trace: Path) -> Iterator[tuple[str, float]]:
         for line in plane.lines:
             for event in line.events:
                 name = dict(event.stats).get("hlo_op")
-                if name is not None:
-                    yield str(name), event.duration_ns / 1e6
+                if name is not None and not str(name).startswith(_CONTAINERS):
+                    yield str(name), event.duration_ns / 1e6 / max(len(of_devices), 1)
 
 
 def measure(workload: Workload, steps: int) -> tuple[dict[str, float], dict[str, Operation]]:
@@ -81,7 +85,8 @@ def measure(workload: Workload, steps: int) -> tuple[dict[str, float], dict[str,
             milliseconds[name] += duration / steps
     if not milliseconds:
         raise UserError("the profiler's trace names no operation on this platform")
-    return milliseconds, operations(peer.program)
+    program = peer.program() if peer.program is not None else None
+    return milliseconds, operations(program or "")
 
 
 def describe(milliseconds: dict[str, float], program: dict[str, Operation], most: int) -> str:

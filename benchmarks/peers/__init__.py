@@ -33,7 +33,7 @@ class Peer:
         versions: of the framework's packages.
         device: what it runs on.
         peak_device_bytes: the most device memory it held, or None where that is the host's.
-        program: text of the compiled training step, where the framework gives it.
+        program: gives the text of the compiled training step; None where the framework does not.
     """
 
     num_parameters: int
@@ -43,7 +43,7 @@ class Peer:
     versions: dict[str, str]
     device: str
     peak_device_bytes: Callable[[], int | None]
-    program: str = ""
+    program: Callable[[], str | None] | None = None
 
 
 def build(name: str, workload: Workload) -> Peer:

@@ -57,7 +57,10 @@ def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> float:
 
 
 def as_peer(
-    num_parameters: int, loss: float, step: Callable[[], PyTree], program: str = ""
+    num_parameters: int,
+    loss: float,
+    step: Callable[[], PyTree],
+    program: Callable[[], str | None] | None = None,
 ) -> Peer:
     """A `Peer` of a `step` that returns labels, or a dict with the step's "loss"."""
     newest: PyTree = None

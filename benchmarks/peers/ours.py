@@ -85,4 +85,4 @@ def build(workload: Workload, variant: str) -> Peer:
         state, sums = train(state, batch, rng)
         return {"loss": sums["cross_entropy"], "step": state.step}
 
-    return jax_peer.as_peer(num_parameters, first_loss, step, train.as_text() or "")
+    return jax_peer.as_peer(num_parameters, first_loss, step, train.as_text)

@@ -137,7 +137,7 @@ def _read_batches(
         deterministic=True,
     )
     dataset = dataset.batch(local_batch).prefetch(_PREFETCHED_BATCHES)
-    # Its thread keeps the end of an epoch waiting, for seconds where a CPU trains at the same time.
+    # The thread that tunes would keep the end of an epoch waiting, for seconds while a CPU trains.
     options = tf.data.Options()
     options.autotune.enabled = False
     pixels = dataset.with_options(options).as_numpy_iterator()
@@ -154,8 +154,9 @@ def _read_batches(
 
 
 def _num_readers() -> int:
-    """Records that are read and decoded at the same time: one a core, few of many."""
-    return min(os.cpu_count() or 1, _MAX_READERS)
+    """Records that are read and decoded at the same time: one a core, at most 16."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _MAX_READERS)
 
 
 def _assemble(

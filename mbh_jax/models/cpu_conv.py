@@ -2,19 +2,18 @@
 
 What XLA's CPU convolution does well is a long product of patches with many output channels. Each
 function here turns a shape that it does badly into one that it does well; thresholds were measured
-with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`):
+with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`; RESULTS.md, "Each convolution"):
 
 - Few channels (the full-resolution levels): a product with 16 output channels spends its time on
   gathering patches. Computing several neighbouring pixels at once, as extra output channels, shares
-  the patches among them. It costs a few products with zeros and is 1.3 to 2.5 times as fast.
+  the patches among them. It costs a few products with zeros.
 - The kernel's gradient: XLA sees a convolution whose window is the whole map, and gathers its
-  patches one value at a time. Here it is a sum over stretches of rows, small enough for the cache,
-  each channel of the input taken as one image: 2 to 5 times as fast.
+  patches one value at a time. Here each channel of the input is one image, and large maps are a sum
+  over stretches of rows that fit the cache: about twice as fast on maps of 64 x 64 and more.
 - Wide kernels or many channels (most levels): a half to a third of the multiplications suffice
-  (`cook_toom`), for the result and the input's gradient: 1.3 to 2 times as fast.
-- Tiny maps with many channels (the deepest levels): patches and one matrix product, whose gradients
-  are matrix products with the kernel as it lies in memory: 2 to 15 times as fast. Where the batch
-  has fewer pixels than the kernel has rows to share them among, the kernel is the left factor.
+  (`cook_toom`), for the result and the input's gradient: 1.4 to 1.8 times as fast.
+- Tiny maps with many channels (the deepest levels): patches and one matrix product. The input's
+  gradient is then a product with the kernel as it lies in memory: 3 to 13 times as fast.
 """
 
 import functools
@@ -40,7 +39,8 @@ MAX_BLOCK = 4
 """Neighbouring pixels are computed together up to so many output channels, or pixels."""
 
 FEW_PIXELS = 128
-"""Below so many pixels of all maps, a product with the kernel has the kernel on the left."""
+"""With fewer pixels in all maps together, the input's gradient has the kernel as its left factor:
+2 to 3 times as fast with 32 pixels and less, no faster with 128."""
 
 COOK_TOOM_CHANNELS = {3: (32, 16), 5: (16, 16), 7: (3, 16)}
 COOK_TOOM_ROWS = 16

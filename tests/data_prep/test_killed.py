@@ -124,7 +124,7 @@ def test_a_dataset_outlives_a_killed_replacement(source, undisturbed, tmp_path):
     }
 
 
-def test_ctrl_c_ends_in_one_line_and_leaves_nothing(source, tmp_path):
+def test_ctrl_c_ends_in_one_line_and_leaves_nothing(source, undisturbed, tmp_path):
     # Half a second after the new folder the dataset is whole, on a busy machine before Ctrl-C.
     for attempt in range(5):
         output = tmp_path / f"output_{attempt}"
@@ -134,6 +134,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_nothing(source, tmp_path):
         _, told = process.communicate(timeout=60)
         if not (output / "head_ct").exists():
             break
+        assert files_of(output) == undisturbed
     assert process.returncode == 130
     assert told.splitlines()[-1] == "interrupted"
     assert "Traceback" not in told

@@ -44,7 +44,7 @@ SHAPES = [
     (2, 40, 24, 3, 16, 7, 1),  # few channels: columns together, channels padded
     (1, 64, 64, 16, 16, 5, 1),
     (2, 48, 32, 16, 8, 3, 1),  # four columns together
-    (1, 36, 30, 5, 4, 7, 1),  # a width that only 2 divides, rows that 16 does not
+    (1, 36, 30, 5, 4, 7, 1),  # a width that only 2 divides
     (1, 37, 23, 7, 9, 5, 1),  # odd sides
     (3, 32, 32, 32, 24, 3, 1),
     (2, 40, 28, 4, 8, 3, 2),
@@ -75,6 +75,25 @@ def test_cpu_conv_equals_lax(shape):
         x,
         kernel,
     )
+
+
+@pytest.mark.parametrize("pixels_at_once", [64, 4096])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+def test_kernel_gradient_in_stretches_equals_lax(monkeypatch, shape, pixels_at_once):
+    batch, height, width, channels, features, kernel_size, dilation = shape
+    monkeypatch.setattr(cpu_conv, "SMALL_MAP_PIXELS", 0)
+    monkeypatch.setattr(cpu_conv, "ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(cpu_conv, "PIXELS_AT_ONCE", pixels_at_once)
+    x, gradient = random(batch, height, width, channels), random(batch, height, width, features)
+    kernel = jnp.zeros((kernel_size, kernel_size, channels, features))
+
+    def stretched(x, gradient):
+        return cpu_conv._kernel_gradient(x, gradient, kernel_size, dilation)
+
+    assert "scan" in str(jax.make_jaxpr(stretched)(x, gradient))
+    expected = jax.vjp(lambda kernel: plain_conv(x, kernel, dilation), kernel)[1](gradient)[0]
+    scale = float(np.abs(expected).max())
+    np.testing.assert_allclose(jax.jit(stretched)(x, gradient), expected, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize(("tile_rows", "kernel_rows"), [(4, 3), (6, 5), (4, 7), (2, 7)])
