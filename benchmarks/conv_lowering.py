@@ -1,4 +1,4 @@
-"""What `mbh_jax.models.lowering` gains over plain `jax.lax`, shape by shape.
+"""What `mbh_jax.models.ops.lowering` gains over plain `jax.lax`, shape by shape.
 
     python -m benchmarks.conv_lowering --size 512 --batch 2
     python -m benchmarks.conv_lowering --size 512 --batch 16 --dtype bfloat16    # on a GPU
@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from jax import lax
 
 from benchmarks import common, space_to_depth
-from mbh_jax import compiling
 from mbh_jax.errors import one_line_errors
-from mbh_jax.models import FlexUNet, lowering
+from mbh_jax.models import FlexUNet
+from mbh_jax.models.ops import lowering
+from mbh_jax.runtime import xla
 
 Conv = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -91,7 +92,7 @@ def measure(
     lines = []
     for name in PASSES:
         functions = {
-            way: compiling.compile_when_called(jax.jit(functools.partial(compute, conv, name)))
+            way: xla.compile_when_called(jax.jit(functools.partial(compute, conv, name)))
             for way, conv in convs.items()
         }
         seconds = median_seconds(functions, (x, kernel, gradient), repeats)

@@ -41,8 +41,9 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
     """Readings of every round: see the module's description."""
     import jax
 
-    from mbh_jax import compiling, parallel
-    from mbh_jax.experiment import create_experiment
+    from mbh_jax.runtime import xla
+    from mbh_jax.runtime.parallel import Batch, prefetch
+    from mbh_jax.training.setup import create_experiment
 
     config = importlib.import_module(f"configs.{recipe}").get_config()
     config.data.dir = str(data)
@@ -52,7 +53,7 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
     if len(examples) < batch:
         raise UserError(f"{data}: {len(examples)} slices to train on, fewer than --batch {batch}")
 
-    def batches() -> Iterator[parallel.Batch]:
+    def batches() -> Iterator[Batch]:
         for epoch in itertools.count():
             yield from experiment.train_batches(examples, epoch)
 
@@ -68,9 +69,9 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
         found["alone"].append({"wall_s": wall_s, "cpu_s": cpu_s, "slices": steps * batch})
 
     state, rng = experiment.init(), jax.random.key(0)
-    prefetched = parallel.prefetch(batches(), experiment.parallel)
+    prefetched = prefetch(batches(), experiment.parallel)
     _, resident = next(prefetched)
-    step = compiling.compile_lowered(experiment.train_step.lower(state, resident, rng))
+    step = xla.compile_lowered(experiment.train_step.lower(state, resident, rng))
     state, sums = step(state, resident, rng)
     jax.block_until_ready(sums)
     found["resident"], found["pipeline"] = [], []

@@ -3,7 +3,7 @@
     python -m benchmarks.scaling_model [--chip h100] [--batch 64] [--peak_share 0.3]
         [--gradient_bytes 4]
 
-Prints a Markdown table, as in docs/scaling.md. Nothing is measured here: every constant says where
+Prints a Markdown table, as in docs/launching.md. Nothing is measured: every constant says where
 it comes from. A chip takes its share of the batch, then gradients are summed over all chips, then
 each chip applies the same update; that nothing of this overlaps is a bound from above, since XLA
 begins to sum before the last gradient is there.

@@ -12,10 +12,9 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep.splits import DIVIDING_METHODS
-from mbh_jax import volume_io
 from mbh_jax.data.index import SPLIT_NAMES, VolumeInfo
+from mbh_jax.imageio.volume import LabelledVolume, affine_spacing_mm, voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
-from mbh_jax.volume_io import LabelledVolume
 
 AIR_BELOW_HU = -300
 """Below soft tissue and fat (-100) with noise, above what is air only in part."""
@@ -104,9 +103,9 @@ def coverage_mm(affine: np.ndarray, num_slices: int) -> float:
 def geometry_remarks(affine: np.ndarray) -> tuple[bool, list[str]]:
     """Whether an affine is unusable, and what is odd about its spacing."""
     affine = np.asarray(affine, np.float64)
-    if not np.isfinite(affine).all() or volume_io.voxel_volume_ml(affine) < 1e-12:
+    if not np.isfinite(affine).all() or voxel_volume_ml(affine) < 1e-12:
         return True, ["the affine is not finite or has no volume"]
-    *in_plane, between = volume_io.spacing_mm(affine)
+    *in_plane, between = affine_spacing_mm(affine)
     remarks = []
     for spacing, (low, high), where in (
         (min(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
@@ -224,10 +223,10 @@ def record_findings(
             yield finding("pixel counts", f"{where}: metadata.json's are not those of its label")
         if not np.array_equal(record["affine"], info.affine):
             yield finding("spacing", f"{where}: affine differs from metadata.json's")
-        spacing_mm = volume_io.spacing_mm(record["affine"])
+        spacing_mm = affine_spacing_mm(record["affine"])
         if not np.allclose(record["spacing_mm"], spacing_mm, rtol=0, atol=_SAME_MM):
             yield finding("spacing", f"{where}: spacing is not that of its affine")
-    if not np.allclose(info.spacing_mm, volume_io.spacing_mm(info.affine), rtol=0, atol=_SAME_MM):
+    if not np.allclose(info.spacing_mm, affine_spacing_mm(info.affine), rtol=0, atol=_SAME_MM):
         yield finding("spacing", "metadata.json's spacing is not that of its affine")
 
 

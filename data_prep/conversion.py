@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from data_prep import sources
 from data_prep.dataset import pixels_sha256
 from data_prep.sources import BadCase, Case, CaseFacts
-from mbh_jax import volume_io
 from mbh_jax.data.compression import CompressedVolume, compress
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.volume import LabelledVolume, affine_spacing_mm
 
 
 class Piece(NamedTuple):
@@ -58,9 +58,7 @@ def convert(piece: Piece) -> list[Converted]:
     return converted
 
 
-def volume_metadata(
-    labelled: volume_io.LabelledVolume, split: str, notes: Sequence[str]
-) -> dict[str, Any]:
+def volume_metadata(labelled: LabelledVolume, split: str, notes: Sequence[str]) -> dict[str, Any]:
     """A volume's row in metadata.json, which `mbh_jax.data.index` reads."""
     volume = labelled.volume
     return {
@@ -68,7 +66,7 @@ def volume_metadata(
         "patient_id": labelled.patient_id,
         "split": split,
         "shape": list(volume.hu.shape),
-        "spacing_mm": volume_io.spacing_mm(volume.affine).tolist(),
+        "spacing_mm": affine_spacing_mm(volume.affine).tolist(),
         "spacing_known": labelled.spacing_known,
         "affine": volume.affine.tolist(),
         "stored_axcodes": volume.stored_axcodes,

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import UserError
-from mbh_jax.volume_io import LabelledVolume
+from mbh_jax.imageio.volume import LabelledVolume
 
 Record = dict[str, Any]
 """A decoded record: the features of `mbh_jax.data.records` as NumPy arrays, ints and bytes."""

@@ -20,11 +20,11 @@ from typing import Any
 
 from data_prep import dataset
 from data_prep.folders import whole_folder
-from mbh_jax import volume_io
+from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex, VolumeInfo
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.imageio.volume import write_label, write_volume
 from mbh_jax.labels import CLASS_NAMES
-from mbh_jax.reporting import files
 
 _HELD = (
     *("imagesTr", "labelsTr", "imagesTs", "labelsTs"),
@@ -61,10 +61,10 @@ def export(
             side = "Tr" if _is_training(info) else "Ts"
             volume = labelled.volume
             image_path = folder / f"images{side}" / f"{info.volume_id}_0000.nii.gz"
-            volume_io.write_volume(image_path, volume)
+            write_volume(image_path, volume)
             if info.has_label:
                 label_path = folder / f"labels{side}" / f"{info.volume_id}.nii.gz"
-                volume_io.write_label(label_path, labelled.label, volume)
+                write_label(label_path, labelled.label, volume)
         files.write_json(folder / "dataset.json", dataset_json(index, name))
         files.write_json(folder / "splits_final.json", splits_final(index))
         files.write_json(folder / "split.json", split_listing(index))

@@ -18,11 +18,11 @@ from scipy import ndimage
 
 from data_prep import dataset
 from data_prep.checks import coverage_mm
-from mbh_jax import volume_io
+from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.imageio.volume import voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-from mbh_jax.reporting import files
 
 HU_BINS = np.arange(-1024, 3072)
 """HU of each bin of a histogram; what lies outside counts to the outermost."""
@@ -57,7 +57,7 @@ def volume_rows(index: SliceIndex) -> list[VolumeRow]:
     for number, info in enumerate(index.volumes):
         in_mm = 1.0 if info.spacing_known else np.nan
         ml = index.pixels_per_class[index.volume == number].sum(axis=0) * (
-            volume_io.voxel_volume_ml(info.affine) * in_mm if info.has_label else np.nan
+            voxel_volume_ml(info.affine) * in_mm if info.has_label else np.nan
         )
         row = {
             "volume_id": info.volume_id,
@@ -69,7 +69,7 @@ def volume_rows(index: SliceIndex) -> list[VolumeRow]:
             "spacing_column_mm": float(info.spacing_mm[0]) * in_mm,
             "spacing_row_mm": float(info.spacing_mm[1]) * in_mm,
             "spacing_slice_mm": float(info.spacing_mm[2]) * in_mm,
-            "voxel_ul": 1000 * volume_io.voxel_volume_ml(info.affine) * in_mm,
+            "voxel_ul": 1000 * voxel_volume_ml(info.affine) * in_mm,
             "coverage_mm": coverage_mm(info.affine, info.num_slices) * in_mm,
             "tilt_deg": tilt_deg(info.affine) * in_mm,
         }

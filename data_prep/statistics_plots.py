@@ -11,11 +11,11 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from data_prep import dataset
 from data_prep.statistics import BLOOD, HU_BINS, NUM_HEIGHTS, VolumeRow
-from mbh_jax import volume_io
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
+from mbh_jax.imageio.volume import voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
+from mbh_jax.reporting.curves import LINE_COLOURS
 from mbh_jax.reporting.overlays import overlay
-from mbh_jax.reporting.plots import LINE_COLOURS
 
 _SPLIT_COLOURS = ("#4c78a8", "#72b7b2", "#d1495b")
 _BRAIN_COLOUR = "#8a8f98"
@@ -225,7 +225,7 @@ def montage_figure(index: SliceIndex) -> Figure:
             pixels = index.pixels_per_class[index.volume == index.volume[example], value].sum()
             size = f"{pixels} px"
             if info.spacing_known:
-                size = f"{_ml_text(pixels * volume_io.voxel_volume_ml(info.affine))} mL"
+                size = f"{_ml_text(pixels * voxel_volume_ml(info.affine))} mL"
             axes.set_title(
                 f"{CLASS_NAMES[value]} {size}",
                 color=0.4 + 0.6 * np.array(LABELS[value].rgb) / 255,
@@ -247,7 +247,7 @@ def montage_figure(index: SliceIndex) -> Figure:
 def montage_examples(index: SliceIndex, value: int, number: int) -> list[int]:
     """The slice with most of a class in each of `number` scans, largest to smallest bleed."""
     pixels = index.pixels_per_class[:, value]
-    voxel_ml = [volume_io.voxel_volume_ml(info.affine) for info in index.volumes]
+    voxel_ml = [voxel_volume_ml(info.affine) for info in index.volumes]
     ml = np.bincount(index.volume, pixels, minlength=len(index.volumes)) * voxel_ml
     by_size = np.argsort(-ml, kind="stable")[: np.count_nonzero(ml)]
     ranks = np.unique(np.linspace(0, max(len(by_size) - 1, 0), number).astype(int))

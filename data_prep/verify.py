@@ -21,10 +21,10 @@ from etils import epath
 
 from data_prep import checks, dataset
 from data_prep.checks import Finding
+from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import UserError, one_line_errors
-from mbh_jax.reporting import files
-from mbh_jax.volume_io import LabelledVolume, Volume
+from mbh_jax.imageio.volume import LabelledVolume, Volume
 
 _FRAME_HEADER_BYTES, _FRAME_FOOTER_BYTES = 12, 4
 

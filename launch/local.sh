@@ -6,7 +6,7 @@ usage="usage: bash launch/local.sh [--simulate N] [--processes N] --config=RECIP
 # When one process fails, the others have GRACE seconds (default 120) to save and end by themselves;
 # the worst exit code is returned: any other before 74 before 75 before 0. SIGTERM or Ctrl-C: they
 # finish the step, save and end with 75, and the same command goes on; a second one kills them.
-# XLA_FLAGS reaches XLA; docs/scaling.md says which flags may be worth a try on GPUs.
+# XLA_FLAGS reaches XLA; docs/launching.md says which flags may be worth a try on GPUs.
 set -euo pipefail
 
 simulate='' processes=1

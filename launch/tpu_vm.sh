@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on all workers of a Cloud TPU VM: copies this working tree there, installs it, runs it.
 # Needs gcloud, logged in, with a project. The workdir must be on storage that all workers share,
-# and every worker must find the records under the same --config.data.dir (docs/scaling.md).
+# and every worker must find the records under the same --config.data.dir (docs/launching.md).
 # The exit code is gcloud's; the same command again goes on where the run was.
 # PYTHON names the workers' interpreter (default python3.12), which is installed where it is missing.
 usage="usage: bash launch/tpu_vm.sh NAME ZONE --config=RECIPE --workdir=FOLDER [ARGUMENTS of mbh_jax.main]"

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mbh_jax import models, parallel
+from mbh_jax import models
 from mbh_jax.data import preprocess
 from mbh_jax.errors import UserError
+from mbh_jax.runtime.parallel import MODES
 
 
 class Rule(NamedTuple):
@@ -114,7 +115,7 @@ RULES: dict[str, Rule] = {
     "eval.slices": _choice("all", "blood"),
     "eval.batch_size": _integer(1),
     "eval.checkpoint": _choice("best", "last"),
-    "parallel.mode": _choice(*parallel.MODES),
+    "parallel.mode": _choice(*MODES),
     "profile.steps": _STEPS_OR_NONE,
 }
 """Every key of a configuration. README's table says what each means."""

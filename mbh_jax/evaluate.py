@@ -7,16 +7,17 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mbh_jax import distributed, parallel
-from mbh_jax.checkpoints import Checkpoints, Restored
 from mbh_jax.data.order import steps_per_epoch
-from mbh_jax.experiment import Experiment, create_experiment
-from mbh_jax.preemption import StopRequest
+from mbh_jax.imageio.volume import voxel_volume_ml
+from mbh_jax.log import log
 from mbh_jax.reporting import tables
-from mbh_jax.reporting.log import log
 from mbh_jax.reporting.progress import Progress
-from mbh_jax.run_record import check_same_network
-from mbh_jax.volume_io import voxel_volume_ml
+from mbh_jax.runtime import distributed
+from mbh_jax.runtime.parallel import local_rows, prefetch
+from mbh_jax.runtime.preemption import StopRequest
+from mbh_jax.training.checkpoints import Checkpoints, Restored
+from mbh_jax.training.run_state import check_same_network
+from mbh_jax.training.setup import Experiment, create_experiment
 
 PyTree = Any
 Rows = dict[str, np.ndarray]
@@ -56,11 +57,11 @@ def evaluate_examples(
     def collect() -> None:
         batch, outputs = pending.popleft()
         ids = {name: batch[name] for name in ("example", "volume")}
-        parts.append(ids | parallel.local_rows(outputs, how))
+        parts.append(ids | local_rows(outputs, how))
         if progress is not None:
             progress.update(len(parts))
 
-    for batch, arrays in parallel.prefetch(experiment.eval_batches(examples), how):
+    for batch, arrays in prefetch(experiment.eval_batches(examples), how):
         pending.append((batch, experiment.eval_step(variables, arrays)))
         if len(pending) > _IN_FLIGHT:
             collect()

@@ -14,7 +14,7 @@ from absl import flags
 from etils import epath
 from ml_collections import ConfigDict
 
-from mbh_jax import commands
+from mbh_jax import cli
 from mbh_jax.errors import UserError
 
 _MODE = flags.DEFINE_enum(
@@ -31,7 +31,7 @@ _BEGIN_WITH = flags.DEFINE_string(
     "one that has begun goes on.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
-    "distributed", False, "Join the other processes of this run; see docs/scaling.md."
+    "distributed", False, "Join the other processes of this run; see docs/launching.md."
 )
 _COORDINATOR = flags.DEFINE_string(
     "coordinator", None, "HOST:PORT where process 0 listens; schedulers tell it by themselves."
@@ -44,7 +44,9 @@ def main(config: ConfigDict, workdir: epath.Path, arguments: list[str]) -> None:
     """Does what `--mode` says."""
     if arguments:
         raise UserError(f"unexpected argument {arguments[0]!r}: options begin with --")
-    from mbh_jax import beginnings, distributed, evaluate, train
+    from mbh_jax import evaluate, train
+    from mbh_jax.runtime import distributed
+    from mbh_jax.training import initialize
 
     if _DISTRIBUTED.value:
         distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -55,11 +57,11 @@ def main(config: ConfigDict, workdir: epath.Path, arguments: list[str]) -> None:
     with distributed.lost_process_errors():
         if _MODE.value == "train":
             if _BEGIN_WITH.value is not None:
-                beginnings.begin_from_run(config, workdir, epath.Path(_BEGIN_WITH.value))
+                initialize.begin_from_run(config, workdir, epath.Path(_BEGIN_WITH.value))
             train.train_and_evaluate(config, workdir)
         else:
             evaluate.evaluate_checkpoint(config, workdir)
 
 
 if __name__ == "__main__":
-    commands.run(main)
+    cli.run(main)

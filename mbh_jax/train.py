@@ -9,20 +9,23 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mbh_jax import compiling, distributed, evaluate, history, memory, nonfinite, parallel
-from mbh_jax.beginnings import begin_or_resume
-from mbh_jax.checkpoints import Checkpoints
+from mbh_jax import evaluate
 from mbh_jax.data.order import steps_per_epoch
 from mbh_jax.errors import Stopped
-from mbh_jax.experiment import Experiment, create_experiment
-from mbh_jax.preemption import StopRequest
-from mbh_jax.preview import Preview
-from mbh_jax.profiling import StepProfiler
-from mbh_jax.reporting.log import log
+from mbh_jax.log import log
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.reporting.run_files import RunFiles
-from mbh_jax.run_record import RunRecord, add_sums
-from mbh_jax.train_state import TrainState
+from mbh_jax.runtime import distributed, xla
+from mbh_jax.runtime.parallel import each_step, num_steps_of, prefetch, stack_batches
+from mbh_jax.runtime.preemption import StopRequest
+from mbh_jax.runtime.profiling import StepProfiler
+from mbh_jax.training import epoch_log, memory, nonfinite
+from mbh_jax.training.checkpoints import Checkpoints
+from mbh_jax.training.initialize import begin_or_resume
+from mbh_jax.training.preview import Preview
+from mbh_jax.training.run_state import RunRecord, add_sums
+from mbh_jax.training.setup import Experiment, create_experiment
+from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
 
@@ -95,7 +98,7 @@ def train(
             except Stopped:
                 save_last(experiment, saved, state, record)
                 raise
-            entry = history.entry(experiment, state, record, rows)
+            entry = epoch_log.entry(experiment, state, record, rows)
             entry["train_seconds"] = trained - started
             entry["validation_seconds"] = time.monotonic() - trained
             nonfinite.check_validation_loss(entry["val_loss"], entry["epoch"])
@@ -104,7 +107,7 @@ def train(
             state = apply_plateau_rule(experiment, state, entry["val_loss"])
             with progress.paused("pictures"):
                 run_files.write_epoch(record.history, preview.draw(state.variables, record.epoch))
-            progress.message(history.line(entry, record.early_stopping.has_improved))
+            progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
             # Last, so that a run killed before does it all again.
             if record.early_stopping.has_improved:
                 saved.save_best(state.variables, entry["step"], entry)
@@ -175,13 +178,13 @@ class TrainingLoop:
         step = int(state.step)
         pending: list[PyTree] = []
 
-        batches = parallel.stack_batches(
+        batches = stack_batches(
             self._experiment.train_batches(self._examples, record.epoch, record.batch),
             config.train.steps_per_call,
         )
-        on_devices = parallel.prefetch(batches, self._experiment.parallel)
+        on_devices = prefetch(batches, self._experiment.parallel)
         for group, batch in self._progress.watch_input(on_devices):
-            num_steps = parallel.num_steps_of(group)
+            num_steps = num_steps_of(group)
             taken = range(step + 1, step + 1 + num_steps)
             for number in taken:
                 self._profiler.before_step(number)
@@ -212,7 +215,7 @@ class TrainingLoop:
         if num_steps not in self._programs:
             program = experiment.train_step if num_steps == 1 else experiment.train_steps
             lowered = program.lower(state, batch, rng, *self._slices)
-            compiled = compiling.compile_lowered(lowered)
+            compiled = xla.compile_lowered(lowered)
             memory.report(compiled, experiment.config, num_steps)
             calls_compiled = experiment.parallel.calls_compiled
             self._programs[num_steps] = compiled if calls_compiled else program
@@ -223,12 +226,10 @@ class TrainingLoop:
         """Adds the sums still on the devices to the record's, checks them and shows the loss."""
         if not pending:
             return record
-        fetched = [
-            sums for of_call in jax.device_get(pending) for sums in parallel.each_step(of_call)
-        ]
+        fetched = [sums for of_call in jax.device_get(pending) for sums in each_step(of_call)]
         pending.clear()
         nonfinite.check_steps(self._experiment, record, fetched, self._examples)
-        loss = history.objective(self._experiment, add_sums({}, fetched))
+        loss = epoch_log.objective(self._experiment, add_sums({}, fetched))
         self._progress.update(step, epoch=record.epoch + 1, metrics={"loss": loss})
         return record._replace(sums=add_sums(record.sums, fetched))
 

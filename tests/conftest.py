@@ -8,7 +8,7 @@ import jax
 import pytest
 from tiny_ct import write_tiny_source
 
-from mbh_jax.reporting.log import log
+from mbh_jax.log import log
 
 # Tests compile many programs and run each for a few steps. Their processes inherit it. With
 # XLA_FLAGS="" in the environment they are compiled as users' are, in twice the time.

@@ -11,8 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax.checkpoints import Checkpoints
-from mbh_jax.experiment import create_experiment
+from mbh_jax.training.checkpoints import Checkpoints
+from mbh_jax.training.setup import create_experiment
 
 REPOSITORY = Path(__file__).parents[1]
 

@@ -13,9 +13,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax import losses, models, optimizers, parallel, steps
+from mbh_jax import models
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.train_state import TrainState
+from mbh_jax.runtime.parallel import (
+    Parallel,
+    compile_eval_step,
+    compile_train_step,
+    create_parallel,
+    each_step,
+    local_rows,
+    num_steps_of,
+    put_batch,
+    stack_batches,
+)
+from mbh_jax.training import losses, optimizers, steps
+from mbh_jax.training.train_state import TrainState
 
 SIZE = 16
 BATCH = 8
@@ -48,9 +60,7 @@ def tiny_batch(rng: np.random.Generator, real: int = BATCH) -> dict[str, np.ndar
     }
 
 
-def create(
-    config: ConfigDict, loss: losses.Loss, how: parallel.Parallel
-) -> tuple[steps.Steps, TrainState]:
+def create(config: ConfigDict, loss: losses.Loss, how: Parallel) -> tuple[steps.Steps, TrainState]:
     """Steps, not yet compiled, and the state to begin with on the devices of `how`."""
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
     optimizer = optimizers.create_optimizer(config.optimizer, lambda _: 1e-3)
@@ -78,20 +88,19 @@ def run(
     config = tiny_config(norm)
     config.train.accumulate_steps = num_parts
     config.loss.name = loss
-    how = parallel.create_parallel(mode, jax.devices()[:num_devices])
+    how = create_parallel(mode, jax.devices()[:num_devices])
     created_loss = losses.create_loss(config.loss)
     made, state = create(config, created_loss, how)
     train = {
-        number: parallel.compile_train_step(made.train, how, num_steps=number)
-        for number in {1, num_steps}
+        number: compile_train_step(made.train, how, num_steps=number) for number in {1, num_steps}
     }
-    evaluate = parallel.compile_eval_step(made.evaluate, how)
+    evaluate = compile_eval_step(made.evaluate, how)
     rng = np.random.default_rng(0)
     reported = []
     batches = [tiny_batch(rng, real) for _ in range(3)]
-    for group in parallel.stack_batches(batches, num_steps):
-        program = train[parallel.num_steps_of(group)]
-        state, returned = program(state, parallel.put_batch(group, how), jax.random.key(5))
+    for group in stack_batches(batches, num_steps):
+        program = train[num_steps_of(group)]
+        state, returned = program(state, put_batch(group, how), jax.random.key(5))
         reported += [
             {
                 "loss": float(created_loss.objective(sums)),
@@ -100,10 +109,10 @@ def run(
                 "dice": float(sums["dice_coef_multiclass"]),
                 "gradient_norm": float(sums["gradient_norm"]),
             }
-            for sums in parallel.each_step(jax.device_get(returned))
+            for sums in each_step(jax.device_get(returned))
         ]
-    batch = parallel.put_batch(batches[-1], how)
-    rows = parallel.local_rows(evaluate(state.variables, batch), how)
+    batch = put_batch(batches[-1], how)
+    rows = local_rows(evaluate(state.variables, batch), how)
     parameters = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
     return {
         "steps": reported,

@@ -11,11 +11,13 @@ from ml_collections import ConfigDict
 import configs
 from configs import flexunet
 from mbh_jax import config as config_rules
-from mbh_jax import losses, models, optimizers, parallel, steps
+from mbh_jax import models
 from mbh_jax.data import preprocess
 from mbh_jax.errors import UserError
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.train_state import TrainState
+from mbh_jax.runtime.parallel import compile_train_step, create_parallel, put_batch
+from mbh_jax.training import losses, optimizers, steps
+from mbh_jax.training.train_state import TrainState
 
 RECIPES = sorted(
     path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__"
@@ -49,7 +51,7 @@ def test_recipe_runs_a_step(name: str) -> None:
     config.model.base_filters = 2
     config.data.image_size = models.size_divisor(config.model.num_layers)
     config.train.batch_size = 2
-    how = parallel.create_parallel(config.parallel.mode)
+    how = create_parallel(config.parallel.mode)
     model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
     loss = losses.create_loss(config.loss)
     schedule = optimizers.create_schedule(config.optimizer, 10, 10)
@@ -59,9 +61,7 @@ def test_recipe_runs_a_step(name: str) -> None:
     state = TrainState.create(
         dict(variables), optimizer, optimizers.create_plateau(config.optimizer)
     )
-    train_step = parallel.compile_train_step(
-        steps.create_steps(config, model, loss, optimizer).train, how
-    )
+    train_step = compile_train_step(steps.create_steps(config, model, loss, optimizer).train, how)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(-20, 90, (2, size, size, 1)).astype(np.int16),
@@ -69,7 +69,7 @@ def test_recipe_runs_a_step(name: str) -> None:
         "weight": np.ones(2, np.float32),
         "example": np.arange(2, dtype=np.int32),
     }
-    state, sums = train_step(state, parallel.put_batch(batch, how), jax.random.key(1))
+    state, sums = train_step(state, put_batch(batch, how), jax.random.key(1))
     assert int(state.step) == 1
     assert np.isfinite(loss.objective(sums))
     assert int(sums["confusion"].sum()) == 2 * size * size

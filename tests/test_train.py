@@ -12,10 +12,11 @@ import pytest
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax import beginnings, evaluate, history, train
-from mbh_jax.checkpoints import Checkpoints
+from mbh_jax import evaluate, train
 from mbh_jax.errors import UserError
-from mbh_jax.experiment import Experiment, create_experiment
+from mbh_jax.training import epoch_log, initialize
+from mbh_jax.training.checkpoints import Checkpoints
+from mbh_jax.training.setup import Experiment, create_experiment
 
 NUM_EPOCHS = 3
 
@@ -120,7 +121,7 @@ def test_best_checkpoint_is_of_the_lowest_validation_loss(
     rows = evaluate.evaluate_examples(
         experiment, restored.arrays, experiment.index.examples("validation", "all")
     )
-    val_loss = history.objective(experiment, evaluate.sum_rows(rows))
+    val_loss = epoch_log.objective(experiment, evaluate.sum_rows(rows))
     assert val_loss == pytest.approx(best["val_loss"], rel=1e-6)
 
 
@@ -165,14 +166,14 @@ def test_a_run_that_begins_with_the_weights_of_another(
     workdir = tmp_path / "run"
     config.optimizer.learning_rate = 1e-4
     config.train.num_epochs = 1
-    beginnings.begin_from_run(config, workdir, undisturbed)
+    initialize.begin_from_run(config, workdir, undisturbed)
     for where in (undisturbed, workdir):
         evaluate.evaluate_checkpoint(config, where)
     theirs, ours = capsys.readouterr().out.split("test: ")[1:]
     assert ours.splitlines()[1:] == theirs.splitlines()[1:]
     train.train_and_evaluate(config, workdir)
     # Once begun, it goes on.
-    beginnings.begin_from_run(config, workdir, undisturbed)
+    initialize.begin_from_run(config, workdir, undisturbed)
     train.train_and_evaluate(config, workdir)
     assert len(json.loads((workdir / "history.json").read_text())) == 1
 

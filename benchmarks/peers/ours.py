@@ -10,9 +10,17 @@ from ml_collections import ConfigDict
 
 from benchmarks.peers import Peer, jax_peer
 from benchmarks.workload import Workload
-from mbh_jax import compiling, losses, models, optimizers, parallel, steps
+from mbh_jax import models
 from mbh_jax.data import preprocess
-from mbh_jax.train_state import TrainState
+from mbh_jax.runtime import xla
+from mbh_jax.runtime.parallel import (
+    compile_eval_step,
+    compile_train_step,
+    create_parallel,
+    put_batch,
+)
+from mbh_jax.training import losses, optimizers, steps
+from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
 
@@ -35,15 +43,15 @@ def configuration(workload: Workload) -> ConfigDict:
 
 
 def build(workload: Workload, variant: str) -> Peer:
-    """The train or predict step of `mbh_jax.steps`, compiled as `config.parallel.mode` says."""
+    """The steps of `mbh_jax.training.steps`, compiled as `config.parallel.mode` says."""
     config = configuration(workload)
-    how = parallel.create_parallel(config.parallel.mode)
+    how = create_parallel(config.parallel.mode)
     model = models.create_model(config.model, workload.num_classes, axis_name=how.axis_name)
     loss = losses.create_loss(config.loss)
     schedule = optimizers.create_schedule(config.optimizer, 1, 1)
     optimizer = optimizers.create_optimizer(config.optimizer, schedule)
     made = steps.create_steps(config, model, loss, optimizer)
-    batch = parallel.put_batch(
+    batch = put_batch(
         {
             "image": workload.scans(),
             "label": workload.labels(),
@@ -68,7 +76,7 @@ def build(workload: Workload, variant: str) -> Peer:
     )
     num_parameters = jax_peer.num_parameters(start)
     if workload.task == "inference":
-        predict = parallel.compile_eval_step(made.predict, how)
+        predict = compile_eval_step(made.predict, how)
         return jax_peer.as_peer(
             num_parameters, first_loss, functools.partial(predict, start, batch)
         )
@@ -76,9 +84,9 @@ def build(workload: Workload, variant: str) -> Peer:
     plateau = optimizers.create_plateau(config.optimizer)
     state = jax.device_put(TrainState.create(start, optimizer, plateau), how.replicated)
     del start  # The first step takes over its memory.
-    train = parallel.compile_train_step(made.train, how)
+    train = compile_train_step(made.train, how)
     rng = jax.random.key(0)
-    train = compiling.compile_lowered(train.lower(state, batch, rng))
+    train = xla.compile_lowered(train.lower(state, batch, rng))
 
     def step() -> dict[str, jax.Array]:
         nonlocal state

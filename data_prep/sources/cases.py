@@ -15,9 +15,16 @@ import numpy as np
 from data_prep.sources import png
 from data_prep.sources.files import SourceFile
 from data_prep.sources.png import PngImage, PngMask
-from mbh_jax import volume_io
 from mbh_jax.errors import UserError
-from mbh_jax.volume_io import Header, LabelledVolume, Volume
+from mbh_jax.imageio.volume import (
+    Header,
+    LabelledVolume,
+    Volume,
+    affine_distance_mm,
+    read_header,
+    read_label_like,
+    read_volume,
+)
 
 _BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
 _SAME_PLACE_MM = 0.01
@@ -181,9 +188,9 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         header = None
     else:
         with case.image.open() as stream:
-            header = volume_io.read_header(stream, case.image.name)
+            header = read_header(stream, case.image.name)
         with case.image.open() as stream:
-            volume, notes = volume_io.read_volume(stream, case.image.name), _header_notes(header)
+            volume, notes = read_volume(stream, case.image.name), _header_notes(header)
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if low == high:
         raise UserError(
@@ -214,7 +221,7 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
 def _header_notes(image: Header) -> tuple[str, ...]:
     if image.qform is None:
         return ()
-    distance_mm = volume_io.affine_distance_mm(image.affine, image.qform, image.shape)
+    distance_mm = affine_distance_mm(image.affine, image.qform, image.shape)
     if distance_mm <= _QFORM_TOLERANCE_MM:
         return ()
     return (f"sform and qform differ by up to {distance_mm:.1f} mm: the sform is kept",)
@@ -227,9 +234,9 @@ def _read_nifti_label(
     labels, notes = [], []
     for file in nifti_label.files:
         with file.open() as stream:
-            label, header = volume_io.read_label_like(stream, image, file.name)
+            label, header = read_label_like(stream, image, file.name)
         labels.append(label)
-        distance_mm = volume_io.affine_distance_mm(image.affine, header.affine, image.shape)
+        distance_mm = affine_distance_mm(image.affine, header.affine, image.shape)
         if distance_mm > _SAME_PLACE_MM:
             notes.append(
                 f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "

@@ -26,8 +26,8 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.sources.files import SourceFile
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume
 from mbh_jax.labels import LABELS, NUM_CLASSES
-from mbh_jax.volume_io import PROGRAM_AXCODES, Volume
 
 Rgb = tuple[int, int, int]
 

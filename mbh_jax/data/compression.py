@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mbh_jax.volume_io import LabelledVolume
+from mbh_jax.imageio.volume import LabelledVolume
 
 ZLIB_LEVEL = 4
 
 
 @dataclass(frozen=True, eq=False)
 class CompressedVolume:
-    """A labelled volume, axes and affine as in `mbh_jax.volume_io`.
+    """A labelled volume, axes and affine as in `mbh_jax.imageio.volume`.
 
     Attributes:
         shape: slices, rows, columns.

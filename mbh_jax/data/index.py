@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
-from mbh_jax.data.frames import locate_records
+from mbh_jax.data.record_offsets import locate_records
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
 
@@ -33,7 +33,7 @@ _CONVERT = "python -m data_prep.build_tfrecords --source SCANS --output"
 
 @dataclass(frozen=True, eq=False)
 class VolumeInfo:
-    """What is known of one volume; axes and affine as in `mbh_jax.volume_io`.
+    """What is known of one volume; axes and affine as in `mbh_jax.imageio.volume`.
 
     Attributes:
         shape: slices, rows, columns.

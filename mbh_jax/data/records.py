@@ -2,7 +2,7 @@
 
 Records are `tf.train.Example`s in TFRecord files of a tensorflow-datasets dataset; this module
 gives their features, makes them from volumes and puts volumes together again. Arrays are in the
-program's orientation (see `mbh_jax.volume_io`). `image` and `label` are zlib streams (see
+program's orientation (see `mbh_jax.imageio.volume`). `image` and `label` are zlib streams (see
 `mbh_jax.data.compression` for why).
 """
 
@@ -13,10 +13,9 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mbh_jax import volume_io
 from mbh_jax.data.compression import CompressedVolume
+from mbh_jax.imageio.volume import LabelledVolume, Volume, affine_spacing_mm
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.volume_io import LabelledVolume, Volume
 
 
 def features() -> tfds.features.FeaturesDict:
@@ -82,7 +81,7 @@ def examples_of(volume: CompressedVolume) -> Iterator[bytes]:
         "volume_id": _bytes(volume.volume_id.encode()),
         "patient_id": _bytes(volume.patient_id.encode()),
         "num_slices": _ints(slices),
-        "spacing_mm": _bytes(volume_io.spacing_mm(volume.affine).astype("<f8").tobytes()),
+        "spacing_mm": _bytes(affine_spacing_mm(volume.affine).astype("<f8").tobytes()),
         "affine": _bytes(volume.affine.astype("<f8").tobytes()),
         "stored_axcodes": _bytes(volume.stored_axcodes.encode()),
         "has_label": _ints(volume.has_label),

@@ -7,8 +7,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
+from mbh_jax import files
 from mbh_jax.labels import FOREGROUND, LABELS
-from mbh_jax.reporting import files
 
 BRAIN_LEVEL_HU = 40.0
 BRAIN_WIDTH_HU = 80.0

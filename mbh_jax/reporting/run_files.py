@@ -6,8 +6,8 @@ import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
-from mbh_jax import distributed
-from mbh_jax.reporting import plots, writers
+from mbh_jax.reporting import curves, writers
+from mbh_jax.runtime import distributed
 
 TENSORBOARD_DIR = "tensorboard"
 
@@ -42,7 +42,7 @@ class RunFiles:
         if self._events is not None:
             self._events.close()
             if self._history:
-                plots.write_plots(self._workdir, self._history)
+                curves.write_plots(self._workdir, self._history)
 
     def write_epoch(self, history: writers.History, picture: np.ndarray | None) -> None:
         """Writes what an epoch added.
@@ -61,5 +61,5 @@ class RunFiles:
         if picture is not None:
             self._events.image(entry["step"], "validation slices: truth and prediction", picture)
         if time.monotonic() - self._plotted_s > PLOT_INTERVAL_S:
-            plots.write_plots(self._workdir, history)
+            curves.write_plots(self._workdir, history)
             self._plotted_s = time.monotonic()

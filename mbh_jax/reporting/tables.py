@@ -7,10 +7,19 @@ from typing import Any
 import numpy as np
 from etils import epath
 
-from mbh_jax import metrics
+from mbh_jax import files
+from mbh_jax.evaluation.overlap import (
+    ClassScores,
+    Overlap,
+    Volumes,
+    class_overlap,
+    mean_of_known,
+    per_case_scores,
+    pooled_scores,
+    present_only_scores,
+    volumes_ml,
+)
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
-from mbh_jax.metrics import ClassScores, Overlap, Volumes
-from mbh_jax.reporting import files
 
 Summary = dict[str, Any]
 
@@ -117,10 +126,10 @@ def summarize(
         provenance: what else tells this evaluation from another (checkpoint, dataset, ...).
     """
     confusion = np.asarray(confusion, np.int64)
-    volumes = metrics.volumes_ml(confusion, voxel_volume_ml)
-    fields = _fields(metrics.overlap(confusion), volumes)
+    volumes = volumes_ml(confusion, voxel_volume_ml)
+    fields = _fields(class_overlap(confusion), volumes)
     mean = {
-        str(c): {name: metrics.mean_of_known(values[:, c]) for name, values in fields.items()}
+        str(c): {name: mean_of_known(values[:, c]) for name, values in fields.items()}
         for c in FOREGROUND
     }
     summary = {
@@ -141,12 +150,12 @@ def summarize(
         ],
         "mean": mean,
         "foreground_mean": {
-            name: metrics.mean_of_known(np.array([mean[str(c)][name] for c in FOREGROUND]))
+            name: mean_of_known(np.array([mean[str(c)][name] for c in FOREGROUND]))
             for name in fields
         },
-        "per_case": _scores_block(metrics.per_case_scores(confusion)),
-        "present_only": _scores_block(metrics.present_only_scores(confusion)),
-        "pooled": _scores_block(metrics.pooled_scores(confusion)),
+        "per_case": _scores_block(per_case_scores(confusion)),
+        "present_only": _scores_block(present_only_scores(confusion)),
+        "pooled": _scores_block(pooled_scores(confusion)),
         "volume_ml": _volume_block(volumes),
         "false_blood_ml": _false_blood_block(volumes, confusion),
         "cross_entropy": cross_entropy,

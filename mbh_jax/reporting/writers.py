@@ -18,8 +18,8 @@ from ml_collections import ConfigDict
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from mbh_jax import files
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-from mbh_jax.reporting import files
 
 History = Sequence[Mapping[str, Any]]
 

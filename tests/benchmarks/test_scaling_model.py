@@ -1,4 +1,4 @@
-"""The model behind docs/scaling.md's table: its formula by hand, and the table as it is printed."""
+"""The model behind docs/launching.md's table: its formula by hand, and the table as printed."""
 
 import dataclasses
 import re
@@ -58,7 +58,7 @@ def test_without_communication_chips_gain_all_but_the_update() -> None:
 def test_documentation_shows_what_the_command_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    text = (REPOSITORY / "docs" / "scaling.md").read_text()
+    text = (REPOSITORY / "docs" / "launching.md").read_text()
     shown = re.findall(r"    python -m benchmarks\.scaling_model ?(.*)\n\n((?:\|.*\n)+)", text)
     assert shown
     for flags, table in shown:

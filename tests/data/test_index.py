@@ -142,7 +142,7 @@ def test_damage_is_told(dataset_copy):
 def test_needs_no_tensorflow(tiny_dataset_dir):
     program = (
         "import sys; sys.modules['tensorflow'] = sys.modules['tensorflow_datasets'] = None\n"
-        "import data_prep.splits, mbh_jax.volume_io\n"
+        "import data_prep.splits, mbh_jax.imageio.volume\n"
         "from mbh_jax.data.index import SliceIndex\n"
         f"print(len(SliceIndex.load({str(tiny_dataset_dir)!r})))"
     )

@@ -5,10 +5,10 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from data_prep import sources
-from mbh_jax import volume_io
 from mbh_jax.data import records
 from mbh_jax.data.compression import compress
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
+from mbh_jax.imageio.volume import LabelledVolume, Volume, write_label, write_volume
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def test_volumes_come_back_voxel_for_voxel(records_of, tiny_source_dir, tmp_path
     for case in cases:
         labelled = records.volume_of(reversed(records_of[case.volume_id]))
         assert labelled.patient_id == case.patient_id
-        volume_io.write_volume(tmp_path / "image.nii.gz", labelled.volume)
-        volume_io.write_label(tmp_path / "label.nii.gz", labelled.label, labelled.volume)
+        write_volume(tmp_path / "image.nii.gz", labelled.volume)
+        write_label(tmp_path / "label.nii.gz", labelled.label, labelled.volume)
         for written, original in (("image", case.image), ("label", case.label)):
             again = nibabel.Nifti1Image.from_filename(tmp_path / f"{written}.nii.gz")
             assert isinstance(original, sources.SourceFile)
@@ -53,11 +53,11 @@ def test_records_agree_with_the_index(records_of, tiny_dataset_dir):
 def test_records_are_what_tensorflow_datasets_makes_of_the_features(has_label):
     rng = np.random.default_rng(0)
     features = records.features()
-    volume = volume_io.Volume(
+    volume = Volume(
         rng.integers(-32768, 32767, (2, 5, 7), np.int16), np.diag([0.4, 0.5, 5, 1]), "RAS"
     )
     label = rng.integers(0, 6, (2, 5, 7), np.uint8) * has_label
-    labelled = volume_io.LabelledVolume(
+    labelled = LabelledVolume(
         "volume",
         "patient",
         volume,
@@ -95,8 +95,8 @@ def test_records_are_what_tensorflow_datasets_makes_of_the_features(has_label):
 
 
 def test_volumes_without_labels_come_back_so():
-    volume = volume_io.Volume(np.ones((2, 3, 4), np.int16), np.eye(4), "LPS")
-    labelled = volume_io.LabelledVolume(
+    volume = Volume(np.ones((2, 3, 4), np.int16), np.eye(4), "LPS")
+    labelled = LabelledVolume(
         "v", "p", volume, np.zeros((2, 3, 4), np.uint8), False, "anybleed", False
     )
     features = records.features()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data_prep.phantom.__main__ import main
-from mbh_jax import volume_io
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.volume import affine_spacing_mm, read_header
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "bhsd_facts" / "label_headers.csv"
 FIELDS = {
@@ -52,9 +52,9 @@ def test_a_phantom_has_the_name_and_geometry_of_its_header(tmp_path, capsys):
     for folder in ("images", "ground truths"):
         files = {path.name: path for path in (tmp_path / "out" / folder).iterdir()}
         assert set(files) == {FIELDS["filename"], second["filename"]}
-        header = volume_io.read_header(files[FIELDS["filename"]])
+        header = read_header(files[FIELDS["filename"]])
         assert header.shape == (48, 48, 24)
-        spacing_mm = volume_io.spacing_mm(header.affine)
+        spacing_mm = affine_spacing_mm(header.affine)
         # The field of view stays 256 mm.
         np.testing.assert_allclose(spacing_mm, [256 / 48, 256 / 48, 5.25], rtol=1e-6)
         tilt = np.degrees(np.arccos(header.affine[2, 2] / 5.25))

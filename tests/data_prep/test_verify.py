@@ -12,7 +12,7 @@ from tiny_ct import nifti_bytes, tiny_volume, write_case
 from data_prep import build_tfrecords, checks, verify
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import UserError
-from mbh_jax.volume_io import LabelledVolume, Volume
+from mbh_jax.imageio.volume import LabelledVolume, Volume
 
 HEAD_AFFINE = np.diag([-1.4, 1.4, 11.0, 1.0])
 """Spacing that makes a head of 64 x 64 x 8 voxels."""

@@ -247,7 +247,7 @@ def test_four_devices_equal_one():
 
 def test_networks_need_no_tensorflow():
     program = (
-        "import sys; import mbh_jax.models, mbh_jax.models.keras_import; "
+        "import sys; import mbh_jax.models, mbh_jax.interop.keras_import; "
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -1,0 +1,1 @@
+"""Scores of predictions: counts on the device, Dice, IoU and millilitres on the host."""

@@ -1,0 +1,1 @@
+"""Volumes and masks in files: orientation, geometry, readers and writers."""

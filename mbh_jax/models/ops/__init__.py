@@ -1,0 +1,1 @@
+"""What layers are compiled to on each platform."""

@@ -1,0 +1,1 @@
+"""Devices, processes, signals and the compiler: what a step runs on."""

@@ -1,0 +1,49 @@
+"""A trace of a few training steps, for TensorBoard's profiler or XProf."""
+
+from typing import Any
+
+import jax
+from etils import epath
+
+from mbh_jax.log import log
+
+PROFILE_DIR = "profile"
+
+
+class StepProfiler:
+    """Traces the steps of `config.profile.steps`; use it in a `with` statement.
+
+    Args:
+        steps: "first:last", counted from 1 over the whole run, or "" for none.
+        workdir: gets the trace below `profile/`.
+    """
+
+    def __init__(self, steps: str, workdir: epath.Path):
+        first, _, last = steps.partition(":")
+        self._first, self._last = (int(first), int(last)) if steps else (0, 0)
+        self._directory = workdir / PROFILE_DIR
+        self._tracing = False
+
+    def __enter__(self) -> "StepProfiler":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._stop()
+
+    def before_step(self, step: int) -> None:
+        """To be called before step number `step` is dispatched."""
+        if step == self._first:
+            jax.profiler.start_trace(self._directory)
+            self._tracing = True
+
+    def after_step(self, step: int, outputs: Any) -> None:
+        """To be called with what step number `step` returned."""
+        if step == self._last:
+            jax.block_until_ready(outputs)
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._tracing:
+            self._tracing = False
+            jax.profiler.stop_trace()
+            log.info("wrote %s: tensorboard --logdir shows it", self._directory)

@@ -1,0 +1,1 @@
+"""What a training run is made of: steps, state, checkpoints, and what it remembers."""

@@ -1,0 +1,205 @@
+"""Training from slices in device memory: the numbers of streamed records, without TensorFlow."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import run_commands
+from ml_collections import ConfigDict
+from test_distributed import assert_same_numbers
+from test_train import enlarge_one_volume
+
+from data_prep import build_tfrecords, pack_dataset
+from mbh_jax import evaluate, train
+from mbh_jax.data import resident
+from mbh_jax.data.packed import PackedSlices, packed_dir
+from mbh_jax.errors import UserError
+from mbh_jax.runtime.parallel import MODES
+from mbh_jax.training import memory
+from mbh_jax.training.setup import create_experiment
+
+
+@pytest.fixture(scope="module")
+def packed_dataset(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A packed copy of the tiny dataset; do not change it."""
+    copy = shutil.copytree(tiny_dataset_dir, tmp_path_factory.mktemp("packed") / "dataset")
+    pack_dataset.main([f"--data_dir={copy}"])
+    return copy
+
+
+@pytest.fixture(scope="module")
+def without_records(packed_dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same without its TFRecord files; do not change it."""
+    ignored = shutil.ignore_patterns("*.tfrecord*")
+    target = tmp_path_factory.mktemp("without") / "dataset"
+    return shutil.copytree(packed_dataset, target, ignore=ignored)
+
+
+def config_of(dataset: Path, **changes: object) -> ConfigDict:
+    """One epoch over slices with blood, so that not all of a split are resident."""
+    given = {"train__num_epochs": 1, "data__slices": "blood", "train__checkpoint_every_steps": 0}
+    return run_commands.tiny_config(dataset, **(given | changes))
+
+
+def test_gathered_batches_are_those_of_the_records(packed_dataset: Path) -> None:
+    config = config_of(packed_dataset, data__resident=True)
+    experiment = create_experiment(config)
+    examples = experiment.index.examples("train", "blood")
+    (slices,) = experiment.resident_slices(examples)
+    assert slices.image.shape == (len(examples), 64, 64)
+    streamed = create_experiment(config_of(packed_dataset))
+    ours = list(experiment.train_batches(examples, epoch=1, start_batch=1))
+    theirs = list(streamed.train_batches(examples, epoch=1, start_batch=1))
+    assert theirs[-1]["weight"].min() == 0  # The last one is padded.
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.keys() == {"example", "weight"}
+        batch = one | jax.device_get(resident.gather(slices, one["example"]))
+        for name, values in batch.items():
+            assert values.dtype == other[name].dtype
+            np.testing.assert_array_equal(values, other[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_a_run_has_the_numbers_of_one_that_reads_records_bit_for_bit(
+    packed_dataset: Path, without_records: Path, tmp_path: Path, mode: str
+) -> None:
+    found = []
+    for name, dataset, is_resident in (
+        ("streamed", packed_dataset, False),
+        ("resident", without_records, True),
+    ):
+        config = config_of(dataset, data__resident=is_resident, parallel__mode=mode)
+        train.train_and_evaluate(config, tmp_path / name)
+        found.append(run_commands.results(config, tmp_path / name))
+    assert found[0] == found[1]
+
+
+def test_a_run_goes_on_with_its_slices_elsewhere(packed_dataset: Path, tmp_path: Path) -> None:
+    streamed = config_of(packed_dataset, train__num_epochs=2)
+    train.train_and_evaluate(streamed, tmp_path / "streamed")
+    workdir = tmp_path / "run"
+    train.train_and_evaluate(config_of(packed_dataset), workdir)
+    second = config_of(packed_dataset, train__num_epochs=2, data__resident=True)
+    train.train_and_evaluate(second, workdir)
+    ours, theirs = (run_commands.results(second, path) for path in (workdir, tmp_path / "streamed"))
+    assert ours == theirs
+
+
+WITHOUT_TENSORFLOW = textwrap.dedent(
+    """
+    import sys
+
+    from importlib.machinery import PathFinder
+
+    class NotInstalled:
+        def find_spec(self, name, path=None, target=None):
+            if name.split(".")[0] not in ("tensorflow", "tensorflow_datasets"):
+                return PathFinder.find_spec(name, path, target)
+
+    sys.meta_path[sys.meta_path.index(PathFinder)] = NotInstalled()
+    from mbh_jax import commands, main
+    commands.run(main.main)
+    """
+)
+
+
+@pytest.mark.slow
+def test_training_and_evaluation_need_no_tensorflow(
+    packed_dataset: Path, without_records: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    changes = {"data__resident": True, "train__steps_per_call": 2, "train__num_epochs": 1}
+    arguments = run_commands.flags(without_records, workdir, **changes)
+
+    def run(*more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", WITHOUT_TENSORFLOW, *arguments, *more],
+            cwd=run_commands.REPOSITORY,
+            env=os.environ | {"JAX_PLATFORMS": "cpu"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    trained = run()
+    assert trained.returncode == 0, trained.stderr
+    assert (workdir / "evaluation" / "validation" / "summary.json").is_file()
+    evaluated = run("--mode=evaluate")
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert (workdir / "evaluation" / "test" / "summary.json").is_file()
+    records = [f"--config.data.dir={packed_dataset}", "--config.data.resident=False"]
+    streamed = run(*records, f"--workdir={tmp_path / 'other'}")
+    assert "No module named 'tensorflow'" in streamed.stderr  # It is not there to be imported.
+
+
+def test_without_a_cache_a_run_does_not_begin(tiny_dataset_dir: Path, tmp_path: Path) -> None:
+    config = config_of(tiny_dataset_dir, data__resident=True)
+    message = r"data\.resident: no packed cache in .*: python -m data_prep\.pack_dataset --data_dir"
+    with pytest.raises(UserError, match=message):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_training_slices_of_several_sizes_are_refused_and_evaluation_takes_them(
+    tmp_path: Path, make_source
+) -> None:
+    source = make_source()
+    enlarge_one_volume(source)
+    dataset = tmp_path / "mixed"
+    build_tfrecords.build(source, dataset)
+    pack_dataset.main([f"--data_dir={dataset}"])
+    config = config_of(dataset, data__resident=True)
+    experiment = create_experiment(config)
+    index = experiment.index
+    (split,) = (volume.split for volume in index.volumes if volume.shape[1:] == (128, 128))
+    mixed = index.examples(split)
+    with pytest.raises(UserError, match=r"several sizes \(64x64, 128x128\).*resident=False"):
+        experiment.resident_slices(mixed)
+    streamed = create_experiment(config_of(dataset))
+    variables = experiment.init().variables
+    ours, theirs = (
+        evaluate.evaluate_examples(one, variables, mixed) for one in (experiment, streamed)
+    )
+    for name, values in ours.items():
+        np.testing.assert_array_equal(values, theirs[name])
+
+
+def test_slices_that_do_not_fit_the_device_are_one_line(packed_dataset: Path) -> None:
+    experiment = create_experiment(config_of(packed_dataset, data__resident=True))
+    packed: PackedSlices = experiment.packed
+    examples = experiment.index.examples("train")
+
+    def hold(array: np.ndarray) -> jax.Array:
+        return jax.numpy.zeros(2**50, jax.numpy.uint8)
+
+    with (
+        pytest.raises(UserError, match=r"out of memory.*try.*--config\.data\.resident=False"),
+        memory.out_of_memory_errors(experiment.config),
+    ):
+        resident.load(packed, examples, hold)
+    assert packed_dir(experiment.index).is_dir()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+def test_processes_give_the_numbers_of_one_that_reads_records(
+    tiny_dataset_dir: Path, without_records: Path, tmp_path: Path, mode: str
+) -> None:
+    changes = {"train__num_epochs": 2, "train__checkpoint_every_steps": 5}
+    reference = tmp_path / "reference"
+    config = run_commands.tiny_config(tiny_dataset_dir, **changes)
+    train.train_and_evaluate(config, reference)
+    workdir = tmp_path / "run"
+    changes |= {"data__resident": True, "train__steps_per_call": 3, "parallel__mode": mode}
+    arguments = run_commands.flags(without_records, workdir, **changes)
+    for process in run_commands.start_processes(arguments, 2, num_devices=2):
+        code, said = run_commands.finish(process)
+        assert code == 0, said
+    assert_same_numbers(workdir, reference)

@@ -1,0 +1,84 @@
+"""Atomic files, strict JSON and CSV whose floats come back."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+
+from mbh_jax import files
+
+
+def test_atomic_write_makes_folders_and_replaces(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    files.atomic_write_text(path, "old")
+    files.atomic_write_text(path, "neu ü")
+    assert path.read_text(encoding="utf-8") == "neu ü"
+    assert [entry.name for entry in path.parent.iterdir()] == ["b.txt"]
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    files.atomic_write_text(path, "old")
+
+    def full_disk(_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(files.os, "fsync", full_disk)
+    with pytest.raises(OSError, match="no space"):
+        files.atomic_write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_json_is_strict_and_free_of_numpy(tmp_path):
+    value = {
+        "nan": float("nan"),
+        "numpy_nan": np.float32("nan"),
+        "infinite": [math.inf, 1.5],
+        "array": np.array([[1, 2], [3, 4]]),
+        "scalar": np.int64(7),
+        "flag": True,
+        "none": None,
+        3: "key",
+    }
+    files.write_json(tmp_path / "x.json", value)
+
+    def refuse(constant):
+        raise AssertionError(f"not JSON: {constant}")
+
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=refuse) == {
+        "nan": None,
+        "numpy_nan": None,
+        "infinite": [None, 1.5],
+        "array": [[1, 2], [3, 4]],
+        "scalar": 7,
+        "flag": True,
+        "none": None,
+        "3": "key",
+    }
+
+
+def test_csv_floats_come_back_exactly(tmp_path):
+    rng = np.random.default_rng(0)
+    values = [*rng.standard_normal(50) * 10.0 ** rng.integers(-30, 30, 50), 0.1 + 0.2]
+    files.write_csv(
+        tmp_path / "x.csv", ("x", "name"), [{"x": x, "name": "a,b", "more": 1} for x in values]
+    )
+    with (tmp_path / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["x"]) for row in rows] == [float(x) for x in values]
+    assert {row["name"] for row in rows} == {"a,b"}
+    assert list(rows[0]) == ["x", "name"]
+
+
+def test_csv_leaves_out_what_does_not_exist_but_refuses_a_missing_column(tmp_path):
+    rows: list[dict] = [
+        {"x": None, "y": float("nan"), "z": 0},
+        {"x": np.float64("nan"), "y": 1, "z": 0.0},
+    ]
+    files.write_csv(tmp_path / "x.csv", ("x", "y", "z"), rows)
+    assert (tmp_path / "x.csv").read_text() == "x,y,z\n,,0\n,1,0.0\n"
+    with pytest.raises(KeyError):
+        files.write_csv(tmp_path / "x.csv", ("x", "absent"), rows)
