@@ -20,8 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep import conversion, sources, splits, summary
-from data_prep.sources import BadCase, CaseFacts, Source, png
+from data_prep.sources import BadCase, CaseFacts, Source, pictures
 from data_prep.workers import MapInOrder, worker_processes
+from mbh_jax import files
 from mbh_jax.data.index import DATASET_NAME
 from mbh_jax.errors import UserError, one_line_errors
 
@@ -93,7 +94,7 @@ def build(
             ],
         }
         version = _write(metadata, cases, workspace, beam_options, map_in_order)
-        _replace(target, workspace / "new" / DATASET_NAME, workspace / "old")
+        files.replace_folder(workspace / "new" / DATASET_NAME, target, workspace / "old")
     print(summary.table(cases))
     for bad in bad_cases:
         print(f"skipped {bad.volume_id}: {bad.reason}")
@@ -201,18 +202,6 @@ def _write(
         raise _not_written(workspace.parent, error.message) from None
 
 
-def _replace(target: Path, new: Path, old: Path) -> None:
-    """Moves `new` to `target`, and what was there to `old`, or back if that fails."""
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:  # Ctrl-C too: the old dataset would go with the workspace.
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -254,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rgb_map, annotator = chosen.pop("rgb_map"), chosen.pop("annotator")
         options = sources.Options(
             annotator=annotator,
-            rgb_map=png.parse_rgb_map(rgb_map) if rgb_map else None,
+            rgb_map=pictures.parse_rgb_map(rgb_map) if rgb_map else None,
             flip_rows=chosen.pop("flip_rows"),
         )
         build(options=options, **chosen)

@@ -12,8 +12,9 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep.splits import DIVIDING_METHODS
-from mbh_jax.data.index import SPLIT_NAMES, VolumeInfo
-from mbh_jax.imageio.volume import LabelledVolume, affine_spacing_mm, voxel_volume_ml
+from mbh_jax.data.index import SPLIT_NAMES
+from mbh_jax.data.schema import LabelledVolume, VolumeInfo
+from mbh_jax.imageio.volume import affine_spacing_mm, voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
 
 AIR_BELOW_HU = -300
@@ -67,7 +68,7 @@ def volume_findings(labelled: LabelledVolume, single_slices: bool) -> Iterator[F
     def finding(check: str, message: str, fatal: bool = False) -> Finding:
         return Finding(labelled.volume_id, check, message, fatal)
 
-    hu, label = labelled.volume.hu, labelled.label
+    hu, label = labelled.hu, labelled.label
     if label.max() >= NUM_CLASSES:
         message = f"label value {label.max()}: labels are 0 to {NUM_CLASSES - 1}"
         yield finding("label range", message, fatal=True)
@@ -76,12 +77,12 @@ def volume_findings(labelled: LabelledVolume, single_slices: bool) -> Iterator[F
         return
     for message in hu_remarks(hu):
         yield finding("HU range", message)
-    fatal, geometry = geometry_remarks(labelled.volume.affine)
+    fatal, geometry = geometry_remarks(labelled.affine)
     if fatal or labelled.spacing_known:
         for message in geometry:
             yield finding("spacing", message, fatal)
     if labelled.spacing_known and not fatal and not single_slices:
-        coverage = coverage_mm(labelled.volume.affine, len(hu))
+        coverage = coverage_mm(labelled.affine, len(hu))
         if coverage < MIN_COVERAGE_MM:
             yield finding("coverage", f"{coverage:.0f} mm of the head, less than 80 mm")
     if outside := outside_remark(hu, label):
@@ -152,7 +153,7 @@ def head_mask(hu: np.ndarray) -> np.ndarray:
 
 
 def outside_remark(hu: np.ndarray, label: np.ndarray) -> str | None:
-    """Told if more than a twentieth of the blood of a volume lies outside its head."""
+    """A line if more than a twentieth of the blood of a volume lies outside its head."""
     bleeding = np.flatnonzero(label.any(axis=(1, 2)))
     outside = {
         int(number): int((label[number].astype(bool) & ~head_mask(hu[number])).sum())
@@ -185,14 +186,11 @@ def density_remarks(hu: np.ndarray, label: np.ndarray) -> list[str]:
     return remarks
 
 
-def record_findings(
-    info: VolumeInfo, pixels_per_class: np.ndarray, records: Sequence[Mapping[str, Any]]
-) -> Iterator[Finding]:
+def record_findings(info: VolumeInfo, records: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Compares a volume's decoded records, in stored order, with its row in metadata.json.
 
     Args:
         info: the row.
-        pixels_per_class: (slices, classes) of the row.
         records: as many as the volume has slices.
     """
 
@@ -208,7 +206,7 @@ def record_findings(
         found = {_text(record[key]) for record in records} - {expected}
         if found:
             yield finding("identity", f"records of {key} {', '.join(sorted(found))}")
-    for record, counts_of_row in zip(records, pixels_per_class, strict=True):
+    for record, counts_of_row in zip(records, info.pixels_per_class, strict=True):
         where = f"slice {int(record['slice_index'])}"
         if int(record["num_slices"]) != info.num_slices:
             message = f"{where} says it is of {int(record['num_slices'])} slices"
@@ -226,7 +224,7 @@ def record_findings(
         spacing_mm = affine_spacing_mm(record["affine"])
         if not np.allclose(record["spacing_mm"], spacing_mm, rtol=0, atol=_SAME_MM):
             yield finding("spacing", f"{where}: spacing is not that of its affine")
-    if not np.allclose(info.spacing_mm, affine_spacing_mm(info.affine), rtol=0, atol=_SAME_MM):
+    if not np.allclose(info.listed_spacing_mm, info.spacing_mm, rtol=0, atol=_SAME_MM):
         yield finding("spacing", "metadata.json's spacing is not that of its affine")
 
 

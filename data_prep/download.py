@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 
 URL = "https://huggingface.co/datasets/WuBiao/BHSD/resolve/main/label_192.zip"
@@ -81,7 +82,7 @@ def download(url: str, target: Path, sha256: str) -> bool:
             f"{url}: not the published file (SHA-256 {found[:12]}..., expected {sha256[:12]}...), "
             "so it was removed: try again, or another --url"
         )
-    part.replace(target)
+    files.replace_file(part, target)
     return True
 
 

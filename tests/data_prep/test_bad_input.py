@@ -88,7 +88,7 @@ NIFTI = {
     "damaged deflate": (with_image(ZIPPED[:12] + b"\xff" * 8 + ZIPPED[20:]), "damaged"),
     "bomb behind the voxels": (
         with_image(gzip.compress(IMAGE + bytes(1 << 24))),
-        "goes on after its 40960 bytes",
+        "goes on after the 40960 bytes",
     ),
     "bomb of a header": (
         with_image(gzip.compress(header_with(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]))),

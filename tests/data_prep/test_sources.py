@@ -41,9 +41,9 @@ def test_zip_folder_and_its_parent_give_the_same_cases(make_source, make_zip):
         for case, same in zip(sources.open_source(path).cases, expected, strict=True):
             labelled = sources.read_case(case)
             assert (labelled.volume_id, labelled.patient_id) == (same.volume_id, same.patient_id)
-            np.testing.assert_array_equal(labelled.volume.hu, same.volume.hu)
+            np.testing.assert_array_equal(labelled.hu, same.hu)
             np.testing.assert_array_equal(labelled.label, same.label)
-            np.testing.assert_array_equal(labelled.volume.affine, same.volume.affine)
+            np.testing.assert_array_equal(labelled.affine, same.affine)
 
 
 @pytest.mark.parametrize(

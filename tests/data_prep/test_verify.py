@@ -11,8 +11,9 @@ from tiny_ct import nifti_bytes, tiny_volume, write_case
 
 from data_prep import build_tfrecords, checks, verify
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import LabelledVolume, Volume
+from mbh_jax.imageio.volume import Volume
 
 HEAD_AFFINE = np.diag([-1.4, 1.4, 11.0, 1.0])
 """Spacing that makes a head of 64 x 64 x 8 voxels."""
@@ -412,7 +413,8 @@ def tiny_labelled(**fields):
     """A sound head as it is after conversion."""
     hu, label = tiny_volume(0, 8)
     volume = Volume(hu.transpose(2, 1, 0), HEAD_AFFINE, "LPS")
-    return LabelledVolume("v", "p", volume, label.astype(np.uint8).transpose(2, 1, 0), **fields)
+    label = label.astype(np.uint8).transpose(2, 1, 0)
+    return LabelledVolume.of(volume, label, volume_id="v", patient_id="p", **fields)
 
 
 def findings_of(labelled):
@@ -433,17 +435,14 @@ def test_what_the_conversion_would_have_refused_is_fatal():
     labelled.label[0, 0, 0] = 6
     assert ("label range", "label value 6: labels are 0 to 5", True) in findings_of(labelled)
     labelled.label[...] = 0
-    labelled.volume.hu[...] = 40
+    labelled.hu[...] = 40
     assert findings_of(labelled) == [("empty image", "all voxels are 40 HU", True)]
 
 
 def test_millimetres_of_pictures_are_not_judged():
     assert findings_of(tiny_labelled(spacing_known=True)) == []
-    far_apart = np.diag([9.0, 9.0, 1.0, 1.0])
     labelled = tiny_labelled(spacing_known=False)
-    labelled = dataclasses.replace(
-        labelled, volume=dataclasses.replace(labelled.volume, affine=far_apart)
-    )
+    labelled = dataclasses.replace(labelled, affine=np.diag([9.0, 9.0, 1.0, 1.0]))
     assert findings_of(labelled) == []
     believed = findings_of(dataclasses.replace(labelled, spacing_known=True))
     assert [check for check, _, _ in believed] == ["spacing", "coverage"]

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 from tiny_ct import LAS_AFFINE, nifti_bytes
 
+from mbh_jax.data.schema import count_pixels_per_class
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import (
-    Volume,
-    affine_distance_mm,
-    affine_spacing_mm,
-    count_pixels_per_class,
+from mbh_jax.imageio.nifti import (
     read_header,
     read_label,
     read_label_like,
     read_volume,
-    voxel_volume_ml,
     write_label,
+)
+from mbh_jax.imageio.volume import (
+    Volume,
+    affine_distance_mm,
+    affine_spacing_mm,
+    voxel_volume_ml,
 )
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "bhsd_facts" / "label_headers.csv"
