@@ -48,7 +48,7 @@ def build(
     Args:
         source: zip or folder.
         output: the dataset goes to `<output>/head_ct/<version>/`.
-        layout: one of `data_prep.sources.LAYOUTS`; found out by looking if None.
+        layout: one of `data_prep.sources.LAYOUTS`; recognised from its files if None.
         options: how to read it.
         split: see `data_prep.splits`; by default as the source's own folders say, if they do, else
             `official` for BHSD's own volumes and `patient` for others.
@@ -77,8 +77,8 @@ def build(
     found = sources.open_source(source, layout, options)
     with _workspace(output) as workspace, worker_processes(workers) as map_in_order:
         facts, bad_cases = _examine(found, skip_bad, map_in_order)
-        for remark in summary.remarks(found, facts):
-            print(remark)
+        for note in summary.notes(found, facts):
+            print(note)
         rule = rule or splits.default_rule([fact.case for fact in facts])
         cases = splits.split_cases(facts, rule, seed)
         chosen = split or f"{rule.metadata['method']} (by default)"
@@ -137,7 +137,7 @@ def _workspace(output: Path) -> Iterator[Path]:
             output.mkdir(parents=True, exist_ok=True)
             for left in output.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(left, ignore_errors=True)
-            # A name of its own: a worker of a killed run might still be about to end.
+            # A new name each time: a worker of a killed run may still be running.
             workspace = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=output))
         except OSError as error:
             raise _not_written(output, error.strerror or str(error)) from None
@@ -174,7 +174,7 @@ def _write(
     map_in_order: MapInOrder,
 ) -> str:
     """Makes the dataset in `<workspace>/new` and gives its version."""
-    # Here and not above, so that bad input is told without waiting for TensorFlow.
+    # Here and not above, so that bad input is reported without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
@@ -210,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", type=Path, required=True, help="label_192.zip, or a folder")
     parser.add_argument("--output", type=Path, required=True, help="such as data/bhsd")
     parser.add_argument(
-        "--layout", choices=sources.LAYOUTS, help="of the source (default: found out by looking)"
+        "--layout",
+        choices=sources.LAYOUTS,
+        help="of the source (default: recognised)",
     )
     parser.add_argument(
         "--annotator",

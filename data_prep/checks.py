@@ -21,7 +21,7 @@ AIR_BELOW_HU = -300
 """Below soft tissue and fat (-100) with noise, above what is air only in part."""
 
 MIN_COVERAGE_MM = 80.0
-"""A head from skull base to vertex takes 110 to 160 mm."""
+"""A head measures 110 to 160 mm from skull base to vertex."""
 
 HU_LIMITS = (-1100, 3071)
 """Air with noise, and the most that 12 bits of a scanner hold."""
@@ -75,9 +75,9 @@ def volume_findings(labelled: LabelledVolume, single_slices: bool) -> Iterator[F
     if hu.min() == hu.max():
         yield finding("empty image", f"all voxels are {hu.min()} HU", fatal=True)
         return
-    for message in hu_remarks(hu):
+    for message in hu_notes(hu):
         yield finding("HU range", message)
-    fatal, geometry = geometry_remarks(labelled.affine)
+    fatal, geometry = geometry_notes(labelled.affine)
     if fatal or labelled.spacing_known:
         for message in geometry:
             yield finding("spacing", message, fatal)
@@ -85,9 +85,9 @@ def volume_findings(labelled: LabelledVolume, single_slices: bool) -> Iterator[F
         coverage = coverage_mm(labelled.affine, len(hu))
         if coverage < MIN_COVERAGE_MM:
             yield finding("coverage", f"{coverage:.0f} mm of the head, less than 80 mm")
-    if outside := outside_remark(hu, label):
+    if outside := outside_note(hu, label):
         yield finding("blood outside the head", outside)
-    for message in density_remarks(hu, label):
+    for message in density_notes(hu, label):
         yield finding("blood density", message)
 
 
@@ -101,42 +101,42 @@ def coverage_mm(affine: np.ndarray, num_slices: int) -> float:
     return float(num_slices * abs(np.linalg.det(columns)) / face_mm2)
 
 
-def geometry_remarks(affine: np.ndarray) -> tuple[bool, list[str]]:
+def geometry_notes(affine: np.ndarray) -> tuple[bool, list[str]]:
     """Whether an affine is unusable, and what is odd about its spacing."""
     affine = np.asarray(affine, np.float64)
     if not np.isfinite(affine).all() or voxel_volume_ml(affine) < 1e-12:
         return True, ["the affine is not finite or has no volume"]
     *in_plane, between = affine_spacing_mm(affine)
-    remarks = []
+    notes = []
     for spacing, (low, high), where in (
         (min(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
         (max(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
         (between, SLICE_LIMITS_MM, "between slices"),
     ):
-        remark = f"{spacing:.3g} mm {where}, usual are {low:g} to {high:g} mm"
-        if not low <= spacing <= high and remark not in remarks:
-            remarks.append(remark)
-    return False, remarks
+        note = f"{spacing:.3g} mm {where}, usual are {low:g} to {high:g} mm"
+        if not low <= spacing <= high and note not in notes:
+            notes.append(note)
+    return False, notes
 
 
-def hu_remarks(hu: np.ndarray) -> list[str]:
+def hu_notes(hu: np.ndarray) -> list[str]:
     """What is odd about the Hounsfield units of a volume that is not constant."""
     low, high = int(hu.min()), int(hu.max())
-    remarks = []
+    notes = []
     if low < HU_LIMITS[0] or high > HU_LIMITS[1]:
-        remarks.append(
+        notes.append(
             f"{low} to {high} HU, a scanner's are {HU_LIMITS[0]} to {HU_LIMITS[1]}: padding, metal "
             "or no HU"
         )
     if low > AIR_BELOW_HU:
-        remarks.append(f"{low} to {high} HU without air: clamped before conversion, or no HU")
+        notes.append(f"{low} to {high} HU without air: clamped before conversion, or no HU")
     brain = ((hu >= _BRAIN_HU[0]) & (hu <= _BRAIN_HU[1])).mean()
     if brain < _MIN_BRAIN_FRACTION:
-        remarks.append(
+        notes.append(
             f"{brain:.2%} of the voxels are in {_BRAIN_HU[0]} to {_BRAIN_HU[1]} HU: no brain, or "
             "no HU"
         )
-    return remarks
+    return notes
 
 
 def head_mask(hu: np.ndarray) -> np.ndarray:
@@ -152,7 +152,7 @@ def head_mask(hu: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(parts == largest)
 
 
-def outside_remark(hu: np.ndarray, label: np.ndarray) -> str | None:
+def outside_note(hu: np.ndarray, label: np.ndarray) -> str | None:
     """A line if more than a twentieth of the blood of a volume lies outside its head."""
     bleeding = np.flatnonzero(label.any(axis=(1, 2)))
     outside = {
@@ -166,11 +166,11 @@ def outside_remark(hu: np.ndarray, label: np.ndarray) -> str | None:
     return f"{fraction:.0%} of the blood lies outside the head, most of it in slice {worst}"
 
 
-def density_remarks(hu: np.ndarray, label: np.ndarray) -> list[str]:
+def density_notes(hu: np.ndarray, label: np.ndarray) -> list[str]:
     """Kinds of blood whose median is less dense than the volume's brain, or denser than blood."""
     brain = hu[(label == 0) & (hu >= _BRAIN_HU[0]) & (hu <= _BRAIN_HU[1])]
     brain_hu = float(np.median(brain)) if brain.size else float(_BRAIN_HU[0])
-    remarks = []
+    notes = []
     for value in FOREGROUND:
         blood = hu[label == value]
         if blood.size < _MIN_VOXELS:
@@ -178,12 +178,12 @@ def density_remarks(hu: np.ndarray, label: np.ndarray) -> list[str]:
         median = float(np.median(blood))
         name = CLASS_NAMES[value]
         if median <= brain_hu:
-            remarks.append(
+            notes.append(
                 f"{name} of median {median:.0f} HU is no denser than brain ({brain_hu:.0f})"
             )
         elif median > MAX_BLOOD_HU:
-            remarks.append(f"{name} of median {median:.0f} HU is denser than blood")
-    return remarks
+            notes.append(f"{name} of median {median:.0f} HU is denser than blood")
+    return notes
 
 
 def record_findings(info: VolumeInfo, records: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
@@ -236,7 +236,7 @@ def split_findings(
     Args:
         volumes: the volume table.
         pixels_per_class: (volumes, classes) voxels of each volume.
-        method: how the dataset was divided; of `DIVIDING_METHODS` it was told to divide patients.
+        method: how the dataset was divided; those of `DIVIDING_METHODS` may divide patients.
     """
     splits_of: dict[str, set[str]] = {}
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Decodes a converted dataset once and for all, for training without TensorFlow.
+"""Decodes a converted dataset once, for training without TensorFlow.
 
     python -m data_prep.pack_dataset --data_dir data/bhsd
 

@@ -8,7 +8,7 @@ from data_prep.sources import CaseFacts, Source, pictures
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 
-def remarks(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
+def notes(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
     """Lines that say what layout was found, and what is worth knowing of the cases."""
     yield f"{source.name}: layout {source.layout}, {len(facts)} volumes"
     for fact in facts:

@@ -2,7 +2,7 @@
 
 In all 192 real label files `scl_slope` and `scl_inter` are NaN, `pixdim[0]` is -1, the qform is the
 only valid geometry (`sform_code` 0, rows of zeros) and `regular` is "r". Header and data are packed
-here byte for byte, since a library's writer would put right what must stay wrong.
+here byte for byte, since a library's writer would correct what must stay wrong.
 """
 
 import gzip

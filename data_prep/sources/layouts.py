@@ -1,7 +1,7 @@
-"""How data sets are laid out, found out by looking.
+"""How data sets are laid out, recognised from their files.
 
 Each layout is a pair of functions: `find` gives the folders in a listing that hold such a data set,
-and `cases` lists one's cases. Folders and files that belong to no layout are passed over.
+and `cases` lists one's cases. Folders and files that belong to no layout are ignored.
 """
 
 import itertools
@@ -40,7 +40,7 @@ _ANNOTATOR = re.compile(r"label_annot_(\w+)")
 
 @dataclass(frozen=True)
 class Options:
-    """What a user can say about how files are read.
+    """What a user can choose about how files are read.
 
     Attributes:
         annotator: of MBH-Seg25: "majority", "all", or one annotator's number.
@@ -61,7 +61,7 @@ class Layout(NamedTuple):
 
     Attributes:
         what: the files, for errors.
-        options: those of `Options` that mean something here.
+        options: those of `Options` that apply to this layout.
     """
 
     find: Callable[[Listing], set[PurePosixPath]]

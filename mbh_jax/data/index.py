@@ -39,8 +39,8 @@ class SliceIndex:
         volume: (N,) int32, index into `volumes`.
         slice_index: (N,) int32, 0 is the most inferior slice of its volume.
         pixels_per_class: (N, 6) int64.
-        files: names of the TFRecord files; empty, as are the next three, where `load` was not to
-            look for records.
+        files: names of the TFRecord files; empty, as are the next three, if loaded without
+            records.
         file: (N,) int32, index into `files`.
         offset: (N,) int64, first byte of the record's payload in its file.
         length: (N,) int64, bytes of the payload.

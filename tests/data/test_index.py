@@ -114,7 +114,7 @@ def test_resolve_finds_the_one_dataset(tiny_dataset_dir, tmp_path):
         resolve_dataset_dir(tmp_path)
 
 
-def test_damage_is_told(dataset_copy):
+def test_damage_is_reported(dataset_copy):
     shard = dataset_copy / "head_ct-train.tfrecord-00000-of-00001"
     whole = shard.read_bytes()
     for content in (whole[:-1], whole[: len(whole) // 2], whole + b"\0\0\0", b""):

@@ -117,7 +117,7 @@ def test_an_export_stays_until_the_new_one_is_whole(index, tmp_path, monkeypatch
     ("number", "name", "message"),
     [(0, "a", "--number 0: give 1 to 999"), (1, "../a", "--name '../a': give letters")],
 )
-def test_wrong_names_are_told(index, tmp_path, number, name, message):
+def test_wrong_names_are_reported(index, tmp_path, number, name, message):
     with pytest.raises(UserError, match=message):
         export_nnunet.export(index, tmp_path, number=number, name=name)
 

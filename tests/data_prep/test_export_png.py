@@ -112,7 +112,7 @@ def test_an_export_that_is_there_stays(index, exported, tmp_path):
 
 
 @pytest.mark.skipif(
-    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not at hand"
+    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not available"
 )
 def test_real_sample_equals_its_pictures_upside_down(tmp_path):
     """Those are upside down against the derivative whose orientation ours is."""

@@ -132,7 +132,7 @@ def test_volume_and_slice_of_a_picture_name(name, volume, number):
     assert pictures.volume_and_slice(name) == (volume, number)
 
 
-def test_png_splits_are_kept_and_shared_patients_are_told(tmp_path, capsys):
+def test_png_splits_are_kept_and_shared_patients_are_reported(tmp_path, capsys):
     names = {"train": ["101000", "101001"], "valid": ["102000"], "test": ["101002", "103000"]}
     for split, stems in names.items():
         for stem in stems:
@@ -140,10 +140,10 @@ def test_png_splits_are_kept_and_shared_patients_are_told(tmp_path, capsys):
             put_png(tmp_path / "source" / split / "images" / f"{stem}.png", grey[1])
             put_png(tmp_path / "source" / split / "masks" / f"{stem}.png", PALETTE[label[1]])
     build_tfrecords.build(tmp_path / "source", tmp_path / "output")
-    told = capsys.readouterr().out
-    assert "split: given" in told
-    assert "warning: 1 of 3 patients are in several splits" in told
-    assert told.count("PNG has no spacing") == 1
+    printed = capsys.readouterr().out
+    assert "split: given" in printed
+    assert "warning: 1 of 3 patients are in several splits" in printed
+    assert printed.count("PNG has no spacing") == 1
     index = SliceIndex.load(tmp_path / "output")
     assert index.split_method["method"] == "given"
     assert [(v.volume_id, v.patient_id, v.split, v.num_slices) for v in index.volumes] == [
@@ -254,7 +254,7 @@ def test_layout_is_forced_where_there_are_several(tmp_path):
         sources.open_source(tmp_path, "nnunet")
 
 
-@pytest.mark.skipif(not (SAMPLE / "png").exists(), reason="the real sample is not at hand")
+@pytest.mark.skipif(not (SAMPLE / "png").exists(), reason="the real sample is not available")
 def test_pictures_of_the_real_sample_equal_its_volumes():
     _, grey_scans = read_all(SAMPLE / "png", options=sources.Options(flip_rows=True))
     _, volumes = read_all(SAMPLE / "label_sample.zip")

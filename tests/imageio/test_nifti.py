@@ -113,7 +113,7 @@ def test_scaling(scaling, expected):
     assert (read(nifti_bytes(stored, scaling=scaling)).hu == expected).all()
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="the list of BHSD's real headers is not at hand")
+@pytest.mark.skipif(not FACTS.exists(), reason="the list of BHSD's real headers is not available")
 def test_all_real_headers_are_understood():
     with FACTS.open() as stream:
         rows = list(csv.DictReader(stream))
