@@ -18,13 +18,8 @@ from data_prep.sources.pictures import PngImage, PngMask
 from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
 from mbh_jax.imageio.nifti import Header, read_header, read_label_like, read_volume
-from mbh_jax.imageio.volume import affine_distance_mm
 
 _BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
-_SAME_PLACE_MM = 0.01
-"""Two affines that put every voxel this close count as equal."""
-_QFORM_TOLERANCE_MM = 0.5
-"""A qform is stored as a quaternion in single precision, and cannot hold a shear."""
 
 
 @dataclass(frozen=True)
@@ -181,7 +176,7 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         with case.image.open() as stream:
             header = read_header(stream, case.image.name)
         with case.image.open() as stream:
-            volume, notes = read_volume(stream, case.image.name), _header_notes(header)
+            volume, notes = read_volume(stream, case.image.name), header.notes
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if low == high:
         raise UserError(
@@ -207,30 +202,17 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
     return labelled, notes
 
 
-def _header_notes(image: Header) -> tuple[str, ...]:
-    if image.qform is None:
-        return ()
-    distance_mm = affine_distance_mm(image.affine, image.qform, image.shape)
-    if distance_mm <= _QFORM_TOLERANCE_MM:
-        return ()
-    return (f"sform and qform differ by up to {distance_mm:.1f} mm: the sform is kept",)
-
-
 def _read_nifti_label(
     source: SourceFile | NiftiLabel, image: Header
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     nifti_label = NiftiLabel((source,)) if isinstance(source, SourceFile) else source
-    labels, notes = [], []
+    labels: list[np.ndarray] = []
+    notes: list[str] = []
     for file in nifti_label.files:
         with file.open() as stream:
-            label, header = read_label_like(stream, image, file.name)
+            label, label_notes = read_label_like(stream, image, file.name)
         labels.append(label)
-        distance_mm = affine_distance_mm(image.affine, header.affine, image.shape)
-        if distance_mm > _SAME_PLACE_MM:
-            notes.append(
-                f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
-                f"({image.axcodes} and {header.axcodes}): the image's is kept"
-            )
+        notes += label_notes
     label = labels[0] if len(labels) == 1 else majority(labels)
     if nifti_label.value_of:
         if label.max() >= len(nifti_label.value_of):

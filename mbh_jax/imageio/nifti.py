@@ -14,7 +14,10 @@ from mbh_jax.errors import UserError
 from mbh_jax.imageio.nifti_file import Header, read_header, read_stored, source_name
 from mbh_jax.imageio.volume import (
     Volume,
+    affine_distance_mm,
+    affine_spacing_mm,
     turn_affine_to_program,
+    turn_shape_to_program,
     turn_to_program,
     turn_to_stored,
 )
@@ -30,6 +33,15 @@ __all__ = [
     "write_volume",
 ]
 
+_LEAST_HU_RANGE = 20
+"""A head CT spans air to bone; what spans less is scaled to 0..1, standardised, or a mask."""
+_WHOLE_TOLERANCE = 1e-3
+"""Labels that were saved with a slope come back this close to whole numbers."""
+_SAME_PLACE_MM = 0.01
+"""Two affines that put every voxel this close count as equal."""
+_ON_GRID_VOXELS = 0.25
+"""A turned label lies on its image's grid if no voxel is further away than this."""
+
 
 def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
     """Reads a CT volume and turns it to the program's orientation.
@@ -41,7 +53,8 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
         name: what errors call it; the path unless given.
 
     Raises:
-        UserError: if it cannot be read, or holds NaN, infinite or impossible HU.
+        UserError: if it cannot be read, or holds NaN, infinite or impossible HU, or values of 0
+            to 1 and the like, which rounding would destroy.
     """
     name = source_name(source, name)
     header, stored = read_stored(source, name)
@@ -52,6 +65,11 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
     if low < limits.min or high > limits.max:
         raise UserError(
             f"{name}: values from {low:g} to {high:g} cannot be Hounsfield units: give CT in HU"
+        )
+    if 0 < high - low <= _LEAST_HU_RANGE:
+        raise UserError(
+            f"{name}: values from {low:g} to {high:g} only: scaled, or a mask, and not Hounsfield "
+            "units: give the CT in HU"
         )
     if stored.dtype.kind == "f":
         stored = np.rint(stored)
@@ -78,24 +96,47 @@ def read_label(source: Path | BinaryIO, name: str | None = None) -> tuple[np.nda
 
 def read_label_like(
     source: Path | BinaryIO, image: Header, name: str | None = None
-) -> tuple[np.ndarray, Header]:
-    """Reads the label volume of an image, voxel by voxel on the image's stored grid.
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads the label volume of an image, and checks that it lies on the image's grid.
 
-    As `read_label`, but turned by the image's affine: in some volumes of BHSD the label's affine
-    differs although the grids are the same.
+    A label stored on other axes than its image is turned by its own affine, and must then lie on
+    the image's grid. On the same axes the voxels of equal index belong together, even if the
+    affines differ, as they do in some volumes of BHSD.
+
+    Returns:
+        The (slices, rows, columns) uint8 labels in the program's orientation, and notes.
 
     Raises:
-        UserError: as `read_label`, and if the two shapes disagree.
+        UserError: as `read_label`, and if image and label do not fit together.
     """
     name = source_name(source, name)
     header, stored = read_stored(source, name)
-    if header.shape != image.shape:
+    turned = turn_to_program(_checked_label(stored, name), header.axcodes)
+    shape = tuple(turned.shape)[::-1]
+    image_affine = turn_affine_to_program(image.affine, image.shape)
+    affine = turn_affine_to_program(header.affine, header.shape)
+    if shape != tuple(turn_shape_to_program(image.shape, image.axcodes))[::-1]:
         swapped = " (its axes are swapped)" if sorted(header.shape) == sorted(image.shape) else ""
         raise UserError(
             f"{name}: label of shape {header.shape}{swapped}, its image {image.shape}: they must "
             "be equal"
         )
-    return turn_to_program(_checked_label(stored, name), image.axcodes), header
+    distance_mm = affine_distance_mm(image_affine, affine, shape)
+    if header.axcodes != image.axcodes:
+        if distance_mm > _ON_GRID_VOXELS * affine_spacing_mm(image_affine).min():
+            raise UserError(
+                f"{name}: stored as {header.axcodes}, its image as {image.axcodes}, and by their "
+                f"affines the voxels lie up to {distance_mm:.1f} mm apart: write the label on the "
+                "image's grid"
+            )
+        note = f"image stored as {image.axcodes}, label as {header.axcodes}"
+        return turned, (f"{note}: each is turned by its own affine",)
+    if distance_mm > _SAME_PLACE_MM:
+        return turned, (
+            f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
+            f"({image.axcodes} and {header.axcodes}): the image's is kept",
+        )
+    return turned, ()
 
 
 def write_label(path: Path, label: np.ndarray, like: Volume) -> None:
@@ -129,8 +170,11 @@ def _write(path: Path, array: np.ndarray, like: Volume) -> None:
 
 
 def _checked_label(stored: np.ndarray, name: str) -> np.ndarray:
-    if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.rint(stored))).all():
-        raise UserError(f"{name}: label values that are not whole: labels must be 0 to 5")
+    if stored.dtype.kind == "f":
+        whole = np.rint(stored)
+        if not (np.isfinite(stored) & (abs(stored - whole) <= _WHOLE_TOLERANCE)).all():
+            raise UserError(f"{name}: label values that are not whole: labels must be 0 to 5")
+        stored = whole
     low, high = stored.min(), stored.max()
     if low < 0 or high >= NUM_CLASSES:
         wrong = low if low < 0 else high

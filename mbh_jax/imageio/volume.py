@@ -58,6 +58,12 @@ def turn_to_program(stored: np.ndarray, axcodes: str) -> np.ndarray:
     return np.ascontiguousarray(turned.transpose(2, 1, 0))
 
 
+def turn_shape_to_program(shape: tuple[int, ...], axcodes: str) -> tuple[int, ...]:
+    """Slices, rows and columns of an array of `shape` (i, j, k) that is stored with `axcodes`."""
+    order = np.argsort(_to_program(axcodes)[:, 0])
+    return tuple(shape[axis] for axis in order)[::-1]
+
+
 def turn_affine_to_program(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """The affine of `turn_to_program`'s array.
 
