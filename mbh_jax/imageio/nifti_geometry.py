@@ -52,7 +52,7 @@ def read_geometry(
         return None
     notes = []
     if unit_mm != 1:
-        notes.append(f"spacing: the header gives it in {unit}: converted to mm")
+        notes.append(_unit_note(affine, shape, unit, unit_mm))
     if sform is not None and qform is not None:
         distance_mm = affine_distance_mm(sform, qform, shape)
         if distance_mm > _QFORM_TOLERANCE_MM:
@@ -124,17 +124,31 @@ def _pixdim_notes(
     ]
     if np.all(equal[0] | equal[1]):
         return []
-    slice_axis = int(np.argmax(np.abs(affine[2, :3]) / along_mm))
-    usual_mm = np.where(np.arange(3) == slice_axis, _USUAL_EXTENT_MM[1], _USUAL_EXTENT_MM[0])
-    misfit = {
-        name: np.abs(np.log(spacing_mm * shape / usual_mm)).sum()
-        for name, spacing_mm in (("the affine's", along_mm), ("pixdim's", pixdim_mm))
-    }
-    better = min(misfit, key=lambda name: misfit[name])
+    misfit = _misfit(affine, along_mm, shape), _misfit(affine, pixdim_mm, shape)
+    better = "the affine's" if misfit[0] <= misfit[1] else "pixdim's"
     return [
         f"spacing: {_times(along_mm)} mm by the affine, {_times(pixdim_mm)} mm by pixdim: the "
         f"affine's is used; {better} is the more plausible for a head"
     ]
+
+
+def _unit_note(affine: np.ndarray, shape: tuple[int, int, int], unit: str, unit_mm: float) -> str:
+    """Says that units were converted and, if the result is less like a head, that it is."""
+    converted_mm = affine_spacing_mm(affine)
+    as_stored = converted_mm / unit_mm
+    if _misfit(affine, converted_mm, shape) <= _misfit(affine, as_stored, shape):
+        return f"the header's spacing is in {unit}: converted to mm"
+    return (
+        f"spacing: {_times(as_stored)} {unit} by the header: {_times(as_stored)} mm would be more "
+        "plausible for a head"
+    )
+
+
+def _misfit(affine: np.ndarray, spacing_mm: np.ndarray, shape: tuple[int, int, int]) -> float:
+    """How far the extents of a grid with this spacing are from those of a usual head CT."""
+    slice_axis = int(np.argmax(np.abs(affine[2, :3]) / np.linalg.norm(affine[:3, :3], axis=0)))
+    usual_mm = np.where(np.arange(3) == slice_axis, _USUAL_EXTENT_MM[1], _USUAL_EXTENT_MM[0])
+    return float(np.abs(np.log(spacing_mm * shape / usual_mm)).sum())
 
 
 def _times(values: np.ndarray) -> str:

@@ -351,6 +351,15 @@ def test_units_of_the_header_are_applied(code, factor):
         assert bool(header.notes) == (factor != 1)
 
 
+def test_units_that_are_less_plausible_than_millimetres_are_noted():
+    header = header_with(xyzt_units=3, dim=[3, 400, 400, 32, 1, 1, 1, 1])
+    (note,) = read_header(io.BytesIO(header)).notes
+    assert note == (
+        "spacing: 0.5 x 0.5 x 5 micrometres by the header: 0.5 x 0.5 x 5 mm would be more "
+        "plausible for a head"
+    )
+
+
 def test_spacing_of_pixdim_that_is_not_the_affines_is_noted():
     def notes_of(sform, pixdim, shape):
         image = nibabel.Nifti1Image(np.zeros(shape, np.int16), None)
