@@ -24,7 +24,7 @@ from data_prep.sources.pairing import (
 )
 from data_prep.sources.pictures import PngImage, PngMask, volume_and_slice
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.png import CLASS_RGB, Rgb
+from mbh_jax.imageio.png import Rgb
 from mbh_jax.labels import CLASS_NAMES, LABELS
 
 BHSD_IMAGES, BHSD_LABELS = "images", "ground truths"
@@ -126,7 +126,7 @@ def _find_png(listing: Listing) -> set[PurePosixPath]:
 
 
 def _png(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
-    rgb_map = tuple((options.rgb_map or CLASS_RGB).items())
+    rgb_map = tuple(options.rgb_map.items()) if options.rgb_map else None
     cases, bad = [], []
     for folder, given_split in [
         (root, None),

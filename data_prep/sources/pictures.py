@@ -23,7 +23,7 @@ import numpy as np
 from data_prep.sources.files import SourceFile
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import png
-from mbh_jax.imageio.png import CLASS_RGB, Rgb
+from mbh_jax.imageio.png import Rgb
 from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume
 from mbh_jax.labels import NUM_CLASSES
 
@@ -46,10 +46,10 @@ class PngImage:
 
 @dataclass(frozen=True)
 class PngMask:
-    """Masks of a volume's slices; colours as (red, green, blue) and label."""
+    """Masks of a volume's slices; `rgb_map` as in `mbh_jax.imageio.png.read_labels`."""
 
     files: tuple[SourceFile, ...]
-    rgb_map: tuple[tuple[Rgb, int], ...] = tuple(CLASS_RGB.items())
+    rgb_map: tuple[tuple[Rgb, int], ...] | None = None
     flip_rows: bool = False
 
 
@@ -117,19 +117,20 @@ def read_image(image: PngImage) -> tuple[Volume, tuple[str, ...]]:
 
 
 def read_mask(mask: PngMask, shape: tuple[int, int]) -> np.ndarray:
-    """Reads masks, coloured or indexed, to (slices, rows, columns) uint8 labels.
+    """Reads masks to (slices, rows, columns) uint8 labels.
 
     Args:
-        mask: the files, and the label of each colour.
+        mask: the files, and the label of each colour if given.
         shape: rows and columns of the images.
 
     Raises:
         UserError: if a size is not the image's, or a colour or value stands for no class.
     """
+    rgb_map = None if mask.rgb_map is None else dict(mask.rgb_map)
     planes = []
     for file in mask.files:
         with file.open() as stream:
-            plane = png.read_labels(stream, dict(mask.rgb_map), file.name)
+            plane = png.read_labels(stream, rgb_map, file.name)
         if plane.shape != shape:
             raise UserError(
                 f"{file.name}: mask of {_size(plane)} pixels, its image {shape[1]} x {shape[0]}: "

@@ -289,8 +289,8 @@ PICTURES = {
     "16 bits": (picture_bytes(GREY.astype(np.uint16)), BLACK, "grey of mode I;16: give 8 bits"),
     "one grey": (picture_bytes(GREY * 0), BLACK, "all voxels are 0"),
     "unknown colour": (PICTURE, rgb_picture(1, 2, 3), r"colour \(1, 2, 3\) stands for no class"),
-    "two colours": (PICTURE, picture_bytes(GREY > 99), "stands for no class"),
-    "index 255": (PICTURE, picture_bytes(GREY), "label value 255"),
+    "two colours": (PICTURE, picture_bytes(GREY > 99), "grey value 255 stands for no class"),
+    "grey levels": (PICTURE, picture_bytes(GREY), "grey value 6 stands for no class"),
     "mask of another size": (PICTURE, BLACK[:0] + picture_bytes(GREY[:32] * 0), "mask of 64 x 32"),
 }
 

@@ -86,7 +86,7 @@ def test_png_folders(tmp_path, indexed):
         elif indexed == "grey":
             put_png(tmp_path / "masks" / name, label[number])
         else:
-            put_png(tmp_path / "masks" / name, label[number], palette=[7] * 18)
+            put_png(tmp_path / "masks" / name, label[number], palette=PALETTE.ravel().tolist())
     put_png(tmp_path / "images" / "other.png", grey[0])
     put_png(tmp_path / "masks" / "other.png", label[0])
     found, volumes = read_all(tmp_path)
