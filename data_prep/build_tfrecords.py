@@ -83,6 +83,12 @@ def build(
         cases = splits.split_cases(facts, rule, seed)
         chosen = split or f"{rule.metadata['method']} (by default)"
         print(f"split: {chosen}, seed {seed}")
+        if rule.metadata["method"] == "given":
+            for name in splits.missing_splits([fact.case for fact in facts]):
+                print(
+                    f"the source has no labelled volumes for {name}: "
+                    f"{splits.GIVEN_FRACTION:.0%} of its training patients are taken"
+                )
         if warning := splits.leak_warning(cases):
             print(warning)
         metadata = {
@@ -226,6 +232,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--flip_rows", action="store_true", help="PNG pictures are upside down: turn them"
     )
     parser.add_argument(
+        "--patients",
+        help="whose each volume is: a CSV with volume_id and patient_id, or a regular expression "
+        "whose first group is the patient, such as '(p[0-9]+)_.*' (default: by patterns of names)",
+    )
+    parser.add_argument(
         "--split",
         help=f"{splits.SYNTAX} (default: as the source's folders say, if they do, official for "
         "BHSD's own volumes, else patient)",
@@ -242,9 +253,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with one_line_errors():
         chosen = vars(parser.parse_args(arguments))
-        rgb_map, annotator = chosen.pop("rgb_map"), chosen.pop("annotator")
+        rgb_map = chosen.pop("rgb_map")
         options = sources.Options(
-            annotator=annotator,
+            annotator=chosen.pop("annotator"),
+            patients=chosen.pop("patients"),
             rgb_map=pictures.parse_rgb_map(rgb_map) if rgb_map else None,
             flip_rows=chosen.pop("flip_rows"),
         )

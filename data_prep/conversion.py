@@ -40,7 +40,7 @@ def examine(case: Case) -> CaseFacts | BadCase:
     except PaletteError:
         raise
     except UserError as error:
-        return BadCase(case.volume_id, str(error))
+        return BadCase(case.volume_id, sources.printable(str(error)))
 
 
 def pieces_of(cases: Mapping[str, Sequence[CaseFacts]]) -> Iterator[Piece]:

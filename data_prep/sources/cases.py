@@ -6,7 +6,6 @@ any process.
 
 import dataclasses
 import functools
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,8 +18,6 @@ from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
 from mbh_jax.imageio.nifti import Header, read_header, read_label_like, read_volume
 
-_BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
-
 
 @dataclass(frozen=True)
 class NiftiLabel:
@@ -28,11 +25,13 @@ class NiftiLabel:
 
     Attributes:
         files: at least one.
-        value_of: our label for each value in the files; as it is if empty.
+        value_of: our label for each value in the files; the value itself if empty.
+        ignore: a value of voxels that nobody has labelled.
     """
 
     files: tuple[SourceFile, ...]
     value_of: tuple[int, ...] = ()
+    ignore: int | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +41,8 @@ class Case:
     With `slice_index` (0 the most inferior) it is that one slice, see `cut_to_slices`.
 
     Attributes:
+        patient_id: until `data_prep.sources.patients` has assigned patients, the name that says
+            which one it is.
         label: None if it has no voxel labels.
         case_label: what is known of an unlabelled volume as a whole: "anybleed" or "nobleed".
         given_split: the split that the source itself puts it in, if it does.
@@ -63,6 +64,10 @@ class BadCase(NamedTuple):
     reason: str
 
 
+Cases = tuple[list[Case], list[BadCase]]
+"""What a layout finds."""
+
+
 @dataclass(frozen=True)
 class Source:
     """All cases of a source, by volume id.
@@ -72,12 +77,14 @@ class Source:
         layout: how its files are laid out.
         cases: those whose files are there.
         bad_cases: those whose files are not.
+        notes: what is worth saying about it, in one line each.
     """
 
     name: str
     layout: str
     cases: tuple[Case, ...]
     bad_cases: tuple[BadCase, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,12 +101,6 @@ class CaseFacts:
     shape: tuple[int, int, int]
     pixels_per_class: np.ndarray
     notes: tuple[str, ...]
-
-
-def patient_of(volume_id: str) -> str:
-    """The patient of a volume: the first ID of BHSD's `ID_x_ID_y`, else the volume itself."""
-    match = _BHSD_NAME.match(volume_id)
-    return match[1] if match else volume_id
 
 
 def read_facts(case: Case) -> CaseFacts:
@@ -210,7 +211,9 @@ def _read_nifti_label(
     notes: list[str] = []
     for file in nifti_label.files:
         with file.open() as stream:
-            label, label_notes = read_label_like(stream, image, file.name)
+            label, label_notes = read_label_like(
+                stream, image, file.name, ignore=nifti_label.ignore
+            )
         labels.append(label)
         notes += label_notes
     label = labels[0] if len(labels) == 1 else majority(labels)

@@ -95,13 +95,19 @@ def read_label(source: Path | BinaryIO, name: str | None = None) -> tuple[np.nda
 
 
 def read_label_like(
-    source: Path | BinaryIO, image: Header, name: str | None = None
+    source: Path | BinaryIO, image: Header, name: str | None = None, *, ignore: int | None = None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Reads the label volume of an image, and checks that it lies on the image's grid.
 
     A label stored on other axes than its image is turned by its own affine, and must then lie on
     the image's grid. On the same axes the voxels of equal index belong together, even if the
     affines differ, as they do in some volumes of BHSD.
+
+    Args:
+        source: as for `read_volume`.
+        image: the image's header.
+        name: what errors call it.
+        ignore: a value that marks voxels which nobody has labelled; such a label is refused.
 
     Returns:
         The (slices, rows, columns) uint8 labels in the program's orientation, and notes.
@@ -111,6 +117,11 @@ def read_label_like(
     """
     name = source_name(source, name)
     header, stored = read_stored(source, name)
+    if ignore is not None and (stored == ignore).any():
+        raise UserError(
+            f"{name}: value {ignore} ('ignore') marks voxels that nobody has labelled, which are "
+            "of no class: give the case with all voxels labelled, or remove it"
+        )
     turned = turn_to_program(_checked_label(stored, name), header.axcodes)
     shape = tuple(turned.shape)[::-1]
     image_affine = turn_affine_to_program(image.affine, image.shape)
