@@ -17,12 +17,13 @@ import csv
 import dataclasses
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.sources.cases import Case
 from data_prep.sources.files import SourceFile
 from data_prep.sources.pictures import PngImage
+from mbh_jax.data.schema import VolumeFacts
 from mbh_jax.errors import UserError
 
 PATIENTS_FILE = "patients.csv"
@@ -51,6 +52,11 @@ _MIN_PATIENTS = 3
 
 Lookup = Callable[[Case], str | None]
 """Gives a case's patient, or None if it does not say."""
+
+
+def list_rows(volumes: Iterable[VolumeFacts]) -> list[dict[str, str]]:
+    """The rows of `PATIENTS_FILE`."""
+    return [{"volume_id": info.volume_id, "patient_id": info.patient_id} for info in volumes]
 
 
 def assign(

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 import struct
 import sys
@@ -224,6 +225,18 @@ ZIPS = {
         lambda path: write_zip(path, lambda z: z.writestr("/etc/images/a.nii", IMAGE)),
         "climbs out",
     ),
+    "Windows paths that climb": (
+        lambda path: write_zip(path, lambda z: z.writestr("..\\images\\a.nii", IMAGE)),
+        "climbs out",
+    ),
+    "Windows drive": (
+        lambda path: write_zip(path, lambda z: z.writestr("C:\\images\\a.nii", IMAGE)),
+        "climbs out",
+    ),
+    "names without suffix": (
+        lambda path: zipfile.ZipFile(path, "w").writestr("images/ID_1_ID_1", IMAGE),
+        "no data set found: .*1 without suffix such as images/ID_1_ID_1; names must end in",
+    ),
     "nothing of use": (
         lambda path: zipfile.ZipFile(path, "w").writestr("readme.txt", "hello"),
         "no data set found",
@@ -341,7 +354,17 @@ def test_a_bad_rgb_map(tmp_path, capsys, text):
     assert "give colours and labels 0 to 5" in printed
 
 
+IGNORED = json.dumps({"labels": {"background": 0, "EDH": 1, "ignore": 5}}).encode()
 NNUNET: dict[str, tuple[dict[str, bytes | None], str]] = {
+    "image without label": (
+        {"imagesTr/a_0000.nii": IMAGE},
+        "a_0000.nii has no partner in 'labels",
+    ),
+    "ignored voxels": (
+        {"dataset.json": IGNORED},
+        r"b.nii: value 5 \('ignore'\) marks voxels",
+    ),
+    "no labels in dataset.json": ({"dataset.json": b"{}"}, 'dataset.json: no readable "labels"'),
     "two channels": ({"imagesTr/a_0001.nii": IMAGE}, "a_0001.nii is not channel 0000"),
     "no channel": ({"imagesTr/a.nii": IMAGE}, "a.nii is not channel 0000"),
     "no dataset.json": ({"dataset.json": None}, "dataset.json is missing.*add it"),
@@ -446,6 +469,18 @@ def test_skip_bad_goes_on_and_lists_them(tmp_path, capsys):
             "again",
         },
     ]
+
+
+def test_a_name_that_is_not_utf_8(tmp_path, capsys):
+    source = write_tiny_source(tmp_path / "source", num_volumes=4)
+    for folder in ("images", "ground truths"):
+        path = os.fsencode(source / folder) + b"/" + "\u60a3".encode("gbk") + b".nii"
+        Path(os.fsdecode(path)).write_bytes(IMAGE if folder == "images" else MASK)
+    arguments = ["--source", str(source), "--output", str(tmp_path / "output")]
+    assert "its name is not UTF-8: rename it" in error_of(arguments, capsys)
+    build_tfrecords.main([*arguments, "--skip_bad"])
+    assert "skipped \\udcbb\\udcbc: " in capsys.readouterr().out
+    assert len(SliceIndex.load(tmp_path / "output").volumes) == 4
 
 
 def test_nothing_is_left_to_convert_if_all_are_bad(tmp_path, capsys):

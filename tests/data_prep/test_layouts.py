@@ -132,6 +132,18 @@ def test_volume_and_slice_of_a_picture_name(name, volume, number):
     assert pictures.volume_and_slice(name) == (volume, number)
 
 
+def test_folders_of_other_split_names_are_recognised(tmp_path):
+    for folder in ("train", "Val", "testing"):
+        put_png(tmp_path / folder / "images" / "a.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
+        put_png(tmp_path / folder / "masks" / "a.png", np.zeros((8, 8), np.uint8))
+    found = sources.open_source(tmp_path)
+    assert [(case.volume_id, case.given_split) for case in found.cases] == [
+        ("a_test", "test"),
+        ("a_train", "train"),
+        ("a_validation", "validation"),
+    ]
+
+
 def test_png_splits_are_kept_and_shared_patients_are_reported(tmp_path, capsys):
     names = {"train": ["101000", "101001"], "valid": ["102000"], "test": ["101002", "103000"]}
     for split, stems in names.items():
@@ -180,6 +192,7 @@ def test_nnunet_raw_by_the_names_of_its_labels(tmp_path):
         np.testing.assert_array_equal(volumes[name].label, in_program(truth[number]))
         np.testing.assert_array_equal(volumes[name].hu, in_program(tiny_volume(number, 4)[0]))
     assert [volume.has_label for volume in volumes.values()] == [True, True, False]
+    assert [case.given_split for case in found.cases] == ["train", "train", "test"]
 
 
 @pytest.mark.parametrize(
