@@ -213,8 +213,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build_tfrecords", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--source", type=Path, required=True, help="label_192.zip, or a folder")
-    parser.add_argument("--output", type=Path, required=True, help="such as data/bhsd")
+    parser.add_argument(
+        "--source", type=files.local_path, required=True, help="label_192.zip, or a folder"
+    )
+    parser.add_argument("--output", type=files.local_path, required=True, help="such as data/bhsd")
     parser.add_argument(
         "--layout",
         choices=sources.LAYOUTS,

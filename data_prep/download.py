@@ -198,7 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.download", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("data/raw"), help="folder (default: data/raw)"
+        "--output",
+        type=files.local_path,
+        default=Path("data/raw"),
+        help="folder (default: data/raw)",
     )
     parser.add_argument("--url", default=URL, help="of a mirror, which has the same file")
     options = parser.parse_args(arguments)

@@ -101,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.export_png", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--dataset", required=True, help="such as data/bhsd")
-    parser.add_argument("--output", type=Path, required=True, help="such as data/png")
+    parser.add_argument("--output", type=files.local_path, required=True, help="such as data/png")
     parser.add_argument(
         "--slices", choices=["blood", "all"], default="blood", help="which slices (default: blood)"
     )

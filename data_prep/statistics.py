@@ -67,14 +67,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("dataset", help="such as data/bhsd")
     parser.add_argument(
-        "--output", type=Path, help="folder (default: statistics in the dataset's folder)"
+        "--output",
+        type=files.local_path,
+        help="folder (default: statistics in the dataset's folder)",
     )
     options = parser.parse_args(arguments)
     with one_line_errors():
         if options.output is None and "://" in options.dataset:
             raise UserError(f"{options.dataset}: is remote: give --output, a folder here")
         index = SliceIndex.load(options.dataset)
-        paths = write(index, options.output or Path(options.dataset) / "statistics")
+        paths = write(index, options.output or files.local_path(options.dataset) / "statistics")
         content = json.loads(paths[0].read_text())
         for name, ml in content["blood_ml_where_present"].items():
             if ml["n"]:

@@ -14,7 +14,6 @@ import itertools
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from etils import epath
@@ -151,7 +150,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.verify", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("dataset", help="such as data/bhsd")
-    parser.add_argument("--report", type=Path, help="write the findings as JSON there, too")
+    parser.add_argument(
+        "--report", type=files.local_path, help="write the findings as JSON there, too"
+    )
     options = parser.parse_args(arguments)
     with one_line_errors():
         index = SliceIndex.load(options.dataset)

@@ -26,6 +26,17 @@ _MAX_SUFFIX = 16
 """Characters of a suffix that a temporary name keeps, since file names may not be long."""
 
 
+def local_path(text: str) -> Path:
+    """A path from a command line, with `~` for the home folder as a shell reads it.
+
+    Raises:
+        ValueError: if it is empty, which would mean the current folder.
+    """
+    if not text:
+        raise ValueError("empty path")
+    return Path(text).expanduser()
+
+
 def is_remote(path: epath.PathLike) -> bool:
     """Whether `path` is in an object store, such as gs://bucket/run."""
     return "://" in os.fspath(path)

@@ -72,6 +72,13 @@ def test_a_folder_is_replaced_once_the_new_one_is_whole(tmp_path):
             pass
 
 
+def test_paths_of_command_lines(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.local_path("~/data[1]") == tmp_path / "data[1]"
+    with pytest.raises(ValueError, match="empty path"):
+        files.local_path("")
+
+
 def test_json_is_strict_and_free_of_numpy(tmp_path):
     value = {
         "nan": float("nan"),
