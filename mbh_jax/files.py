@@ -3,6 +3,7 @@
 The only module that writes and renames.
 """
 
+import argparse
 import contextlib
 import csv
 import io
@@ -30,10 +31,10 @@ def local_path(text: str) -> Path:
     """A path from a command line, with `~` for the home folder as a shell reads it.
 
     Raises:
-        ValueError: if it is empty, which would mean the current folder.
+        ArgumentTypeError: if it is empty, which would mean the current folder.
     """
     if not text:
-        raise ValueError("empty path")
+        raise argparse.ArgumentTypeError("is empty: give a file or folder")
     return Path(text).expanduser()
 
 

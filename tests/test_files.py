@@ -1,5 +1,6 @@
 """Atomic files, strict JSON and CSV whose floats come back."""
 
+import argparse
 import csv
 import json
 import math
@@ -75,7 +76,7 @@ def test_a_folder_is_replaced_once_the_new_one_is_whole(tmp_path):
 def test_paths_of_command_lines(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert files.local_path("~/data[1]") == tmp_path / "data[1]"
-    with pytest.raises(ValueError, match="empty path"):
+    with pytest.raises(argparse.ArgumentTypeError, match="is empty"):
         files.local_path("")
 
 

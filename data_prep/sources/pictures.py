@@ -67,16 +67,17 @@ def parse_rgb_map(text: str) -> dict[Rgb, int]:
     """Reads colours and their labels, as the original project writes them in its configuration.
 
     Args:
-        text: such as "{(0,0,0): 0, (255,0,0): 1}".
+        text: such as "{(0,0,0): 0, (255,0,0): 1}", or "{0: 0, 255: 1}" for grey.
 
     Raises:
         UserError: if it is anything else.
     """
     try:
         rgb_map = ast.literal_eval(text)
+        colours = {(c, c, c) if isinstance(c, int) else c: v for c, v in rgb_map.items()}
         checked = {
             (int(red), int(green), int(blue)): int(label)
-            for (red, green, blue), label in rgb_map.items()
+            for (red, green, blue), label in colours.items()
         }
     except (ValueError, SyntaxError, TypeError, AttributeError):
         checked = {}

@@ -108,7 +108,7 @@ def test_png_pictures_can_be_upside_down_and_of_other_colours(tmp_path):
     colours = np.array([[9, 9, 9], [255, 255, 255], [1, 2, 3]], np.uint8)
     put_png(tmp_path / "images" / "a_slice_0.png", grey[1][::-1])
     put_png(tmp_path / "masks" / "a_slice_0.png", colours[label[1][::-1]])
-    rgb_map = pictures.parse_rgb_map("{(9, 9, 9): 0, (255,255,255): 1, (1,2,3): 2}")
+    rgb_map = pictures.parse_rgb_map("{9: 0, (255,255,255): 1, (1,2,3): 2}")
     options = sources.Options(rgb_map=rgb_map, flip_rows=True)
     _, volumes = read_all(tmp_path, options=options)
     np.testing.assert_array_equal(volumes["a"].hu[0], grey[1])
