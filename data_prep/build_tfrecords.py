@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep import conversion, sources, splits, summary
+from data_prep.paths import local_path
 from data_prep.sources import BadCase, CaseFacts, Source, pictures
 from data_prep.workers import MapInOrder, worker_processes
 from mbh_jax import files
@@ -214,9 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.build_tfrecords", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--source", type=files.local_path, required=True, help="label_192.zip, or a folder"
+        "--source", type=local_path, required=True, help="label_192.zip, or a folder"
     )
-    parser.add_argument("--output", type=files.local_path, required=True, help="such as data/bhsd")
+    parser.add_argument("--output", type=local_path, required=True, help="such as data/bhsd")
     parser.add_argument(
         "--layout",
         choices=sources.LAYOUTS,

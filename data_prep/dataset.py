@@ -32,9 +32,8 @@ def read_record(index: SliceIndex, example: int) -> Record:
     Raises:
         UserError: if it is damaged.
     """
-    features = _features()  # Not in the block below: a failed import is no damage to the data.
     try:
-        record = features.deserialize_example_np(read_bytes(index, example))
+        record = _features().deserialize_example_np(read_bytes(index, example))
         if any(value is None for value in record.values()):
             raise ValueError("a feature is missing")
         return record

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 
@@ -199,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--output",
-        type=files.local_path,
+        type=local_path,
         default=Path("data/raw"),
         help="folder (default: data/raw)",
     )

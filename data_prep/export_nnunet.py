@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import dataset
+from data_prep.paths import local_path
 from data_prep.sources import patients
 from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
@@ -118,9 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.export_nnunet", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--dataset", required=True, help="such as data/bhsd")
-    parser.add_argument(
-        "--output", type=files.local_path, required=True, help="nnU-Net's raw folder"
-    )
+    parser.add_argument("--output", type=local_path, required=True, help="nnU-Net's raw folder")
     parser.add_argument("--number", type=int, default=501, help="of the dataset (default: 501)")
     parser.add_argument("--name", default="HeadCT", help="of the dataset (default: HeadCT)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")

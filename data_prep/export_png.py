@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep import dataset
+from data_prep.paths import local_path
 from data_prep.sources import patients, pictures
 from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.export_png", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--dataset", required=True, help="such as data/bhsd")
-    parser.add_argument("--output", type=files.local_path, required=True, help="such as data/png")
+    parser.add_argument("--output", type=local_path, required=True, help="such as data/png")
     parser.add_argument(
         "--slices", choices=["blood", "all"], default="blood", help="which slices (default: blood)"
     )

@@ -20,6 +20,7 @@ from etils import epath
 
 from data_prep import checks, cross_checks, dataset
 from data_prep.checks import Finding
+from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.schema import LabelledVolume
@@ -150,9 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.verify", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("dataset", help="such as data/bhsd")
-    parser.add_argument(
-        "--report", type=files.local_path, help="write the findings as JSON there, too"
-    )
+    parser.add_argument("--report", type=local_path, help="write the findings as JSON there, too")
     options = parser.parse_args(arguments)
     with one_line_errors():
         index = SliceIndex.load(options.dataset)

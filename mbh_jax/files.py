@@ -3,7 +3,6 @@
 The only module that writes and renames.
 """
 
-import argparse
 import contextlib
 import csv
 import io
@@ -25,17 +24,6 @@ from mbh_jax.errors import UserError
 
 _MAX_SUFFIX = 16
 """Characters of a suffix that a temporary name keeps, since file names may not be long."""
-
-
-def local_path(text: str) -> Path:
-    """A path from a command line, with `~` for the home folder as a shell reads it.
-
-    Raises:
-        ArgumentTypeError: if it is empty, which would mean the current folder.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("is empty: give a file or folder")
-    return Path(text).expanduser()
 
 
 def is_remote(path: epath.PathLike) -> bool:

@@ -1,6 +1,5 @@
 """Atomic files, strict JSON and CSV whose floats come back."""
 
-import argparse
 import csv
 import json
 import math
@@ -71,13 +70,6 @@ def test_a_folder_is_replaced_once_the_new_one_is_whole(tmp_path):
             files.whole_folder(target, names, overwrite=overwrite),
         ):
             pass
-
-
-def test_paths_of_command_lines(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert files.local_path("~/data[1]") == tmp_path / "data[1]"
-    with pytest.raises(argparse.ArgumentTypeError, match="is empty"):
-        files.local_path("")
 
 
 def test_json_is_strict_and_free_of_numpy(tmp_path):

@@ -182,31 +182,21 @@ def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:
     Raises:
         UserError: if there is none (with the command that makes one) or more than one.
     """
-    path = epath.Path(path).expanduser()
+    path = epath.Path(path)
     if (path / "dataset_info.json").exists():
         return path
-    # Not a pattern: the path itself may hold brackets.
-    versions = [
-        version for name in _shown_folders(path) for version in (name, *_shown_folders(name))
-    ]
-    found = sorted(version for version in versions if (version / "dataset_info.json").exists())
+    found = sorted(
+        info.parent
+        for pattern in ("*/dataset_info.json", "*/*/dataset_info.json")
+        for info in path.glob(pattern)
+        if not any(part.startswith((".", "incomplete.")) for part in info.relative_to(path).parts)
+    )
     if not found:
         raise UserError(f"{path}: no dataset there: make one with {_CONVERT} {path}")
     if len(found) > 1:
         names = ", ".join(str(directory.relative_to(path)) for directory in found)
         raise UserError(f"{path}: several datasets ({names}): name one of them")
     return found[0]
-
-
-def _shown_folders(path: epath.Path) -> list[epath.Path]:
-    """Folders in `path`, but not those of conversions that are under way."""
-    if not path.is_dir():
-        return []
-    return [
-        child
-        for child in path.iterdir()
-        if child.is_dir() and not child.name.startswith((".", "incomplete."))
-    ]
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:
