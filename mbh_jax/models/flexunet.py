@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mbh_jax.models import layers
+from mbh_jax.models import layers, ops
 
 
 class Level(NamedTuple):
@@ -116,7 +116,7 @@ class FlexUNet(nn.Module):
         for i, level in enumerate(outer_levels):
             x = block(x, level, f"encoder_{i}")
             skips.append(x)
-            x = layers.max_pool(x)
+            x = ops.max_pool(x)
 
         x = block(x, bridge, "bridge")
 

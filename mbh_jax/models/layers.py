@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mbh_jax.models.ops import lowering
+from mbh_jax.models import ops
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -31,9 +31,6 @@ BATCH_NORM_MOMENTUM = 0.99
 
 MAX_GROUPS = 8
 """Group normalisation divides channels into this many groups, or fewer where it must."""
-
-max_pool = lowering.max_pool
-"""2x2 max-pool with stride 2, (B, H, W, C) -> (B, H/2, W/2, C)."""
 
 
 class Conv(nn.Module):
@@ -60,7 +57,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, kernel_shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return lowering.conv(x, kernel, self.dilation) + bias
+        return ops.conv(x, kernel, self.dilation) + bias
 
 
 class UpConv(nn.Module):
@@ -84,7 +81,7 @@ class UpConv(nn.Module):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return lowering.up_conv(x, kernel) + bias
+        return ops.up_conv(x, kernel) + bias
 
 
 class BatchNorm(nn.Module):

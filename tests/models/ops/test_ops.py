@@ -1,6 +1,4 @@
-"""Every lowering against the plain operation of `jax.lax`: results and all gradients."""
-
-import functools
+"""Every operation against the plain one of `jax.lax`: results and all gradients."""
 
 import flax.linen as nn
 import jax
@@ -9,18 +7,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from mbh_jax.models.ops import cook_toom, cpu_conv, lowering
-
-
-def plain_conv(x, kernel, dilation=1):
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        "SAME",
-        rhs_dilation=(dilation, dilation),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
+from mbh_jax.models import ops
+from mbh_jax.models.ops import convolution, cook_toom, cpu_conv
+from mbh_jax.models.ops.convolution import plain_conv
 
 
 def random(*shape: int, seed: int = 0) -> jax.Array:
@@ -65,12 +54,12 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-def test_cpu_conv_equals_lax(shape):
+def test_conv_equals_lax(shape):
     batch, height, width, channels, features, kernel_size, dilation = shape
     x = random(batch, height, width, channels)
     kernel = random(kernel_size, kernel_size, channels, features, seed=1)
     assert_same(
-        jax.jit(lambda x, kernel: cpu_conv.conv(x, kernel, dilation)),
+        jax.jit(lambda x, kernel: ops.conv(x, kernel, dilation)),
         lambda x, kernel: plain_conv(x, kernel, dilation),
         x,
         kernel,
@@ -79,7 +68,7 @@ def test_cpu_conv_equals_lax(shape):
 
 @pytest.mark.parametrize("pixels_at_once", [64, 4096])
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
-def test_kernel_gradient_in_stretches_equals_lax(monkeypatch, shape, pixels_at_once):
+def test_kernel_gradient_in_row_chunks_equals_lax(monkeypatch, shape, pixels_at_once):
     batch, height, width, channels, features, kernel_size, dilation = shape
     monkeypatch.setattr(cpu_conv, "SMALL_MAP_PIXELS", 0)
     monkeypatch.setattr(cpu_conv, "ROWS_AT_ONCE", 4)
@@ -87,13 +76,13 @@ def test_kernel_gradient_in_stretches_equals_lax(monkeypatch, shape, pixels_at_o
     x, gradient = random(batch, height, width, channels), random(batch, height, width, features)
     kernel = jnp.zeros((kernel_size, kernel_size, channels, features))
 
-    def stretched(x, gradient):
+    def in_chunks(x, gradient):
         return cpu_conv._kernel_gradient(x, gradient, kernel_size, dilation)
 
-    assert "scan" in str(jax.make_jaxpr(stretched)(x, gradient))
+    assert "scan" in str(jax.make_jaxpr(in_chunks)(x, gradient))
     expected = jax.vjp(lambda kernel: plain_conv(x, kernel, dilation), kernel)[1](gradient)[0]
     scale = float(np.abs(expected).max())
-    np.testing.assert_allclose(jax.jit(stretched)(x, gradient), expected, atol=1e-5 * scale)
+    np.testing.assert_allclose(jax.jit(in_chunks)(x, gradient), expected, atol=1e-5 * scale)
 
 
 @pytest.mark.parametrize(("tile_rows", "kernel_rows"), [(4, 3), (6, 5), (4, 7), (2, 7)])
@@ -128,23 +117,57 @@ def plain_conv_in_float64(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
     )
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
-@pytest.mark.parametrize("kernel_size", [1, 3])
-def test_conv_equals_lax_on_every_platform(monkeypatch, backend, kernel_size):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    x, kernel = random(2, 40, 24, 6), random(kernel_size, kernel_size, 6, 4, seed=1)
-    assert_same(lowering.conv, plain_conv, x, kernel)
+def exported(function, *arguments, platform: str) -> str:
+    """The program that JAX, on this CPU, makes of a function for a platform."""
+    return jax.export.export(jax.jit(function), platforms=[platform])(*arguments).mlir_module()
 
 
-def test_platform_decides(monkeypatch):
-    # A new function each time: JAX keeps the trace of one that it has seen.
-    x, kernel = random(1, 32, 32, 4), random(3, 3, 4, 4)
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    on_gpu = str(jax.make_jaxpr(functools.partial(lowering.conv))(x, kernel))
-    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
-    on_cpu = str(jax.make_jaxpr(functools.partial(lowering.conv))(x, kernel))
-    assert "custom_vjp" in on_cpu
-    assert "custom_vjp" not in on_gpu
+def test_the_platform_of_the_program_decides():
+    x, kernel = random(1, 32, 32, 32), random(3, 3, 32, 32)
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, kernel: ops.conv(x, kernel).sum(), argnums=(0, 1))(x, kernel)
+
+    for function, num_plain in ((ops.conv, 1), (gradients, 2)):
+        on_gpu = exported(function, x, kernel, platform="cuda")
+        assert on_gpu.count("stablehlo.convolution") == num_plain
+        assert exported(function, x, kernel, platform="tpu").count("stablehlo.convolution") == (
+            num_plain
+        )
+        # Cook-Toom computes six products of one row each.
+        on_cpu = exported(function, x, kernel, platform="cpu")
+        assert on_cpu.count("stablehlo.convolution") >= 6
+
+
+def test_plain_gradients_equal_those_of_lax():
+    x, kernel, cotangent = random(1, 9, 8, 4), random(3, 3, 4, 5), random(1, 9, 8, 5, seed=3)
+    expected = jax.vjp(lambda x, kernel: plain_conv(x, kernel, 2), x, kernel)[1](cotangent)
+    for ours, theirs in zip(
+        convolution._plain_gradients(x, kernel, cotangent, 2), expected, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("platform", ["cpu", "cuda"])
+@pytest.mark.parametrize("shape", [(64, 64, 3, 16, 7), (32, 32, 32, 32, 3), (4, 4, 256, 256, 3)])
+def test_the_batch_size_may_be_symbolic(platform, shape):
+    height, width, channels, features, side = shape
+    (batch,) = jax.export.symbolic_shape("batch")
+    x = jax.ShapeDtypeStruct((batch, height, width, channels), jnp.float32)
+
+    def forward(x, kernel, up_kernel):
+        return ops.up_conv(ops.max_pool(ops.conv(x, kernel)), up_kernel)
+
+    kernel, up_kernel = random(side, side, channels, features), random(2, 2, features, 4)
+    program = jax.export.export(jax.jit(forward), platforms=[platform])(x, kernel, up_kernel)
+    if platform == "cpu":
+        real = random(3, height, width, channels)
+        np.testing.assert_allclose(
+            program.call(real, kernel, up_kernel),
+            forward(real, kernel, up_kernel),
+            rtol=1e-4,
+            atol=1e-3,
+        )
 
 
 def test_conv_under_vmap_and_pmap():
@@ -154,8 +177,8 @@ def test_conv_under_vmap_and_pmap():
         return jax.grad(lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel))), argnums=(0, 1))
 
     expected = jax.vmap(gradients(plain_conv), in_axes=(0, None))(x, kernel)
-    batched = jax.vmap(gradients(lowering.conv), in_axes=(0, None))(x, kernel)
-    mapped = jax.pmap(gradients(lowering.conv), in_axes=(0, None))(x[:1], kernel)
+    batched = jax.vmap(gradients(ops.conv), in_axes=(0, None))(x, kernel)
+    mapped = jax.pmap(gradients(ops.conv), in_axes=(0, None))(x[:1], kernel)
     for ours, one, theirs in zip(batched, mapped, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
         np.testing.assert_allclose(one[0], theirs[0], rtol=1e-3, atol=1e-3)
@@ -166,7 +189,7 @@ def test_conv_in_bfloat16_keeps_its_dtype():
     exact, pullback = jax.vjp(plain_conv, x, kernel)
     cotangent = random(*exact.shape, seed=9)
     half = [a.astype(jnp.bfloat16) for a in (x, kernel, cotangent)]
-    rounded, half_pullback = jax.vjp(lowering.conv, *half[:2])
+    rounded, half_pullback = jax.vjp(ops.conv, *half[:2])
     pairs = [(rounded, exact), *zip(half_pullback(half[2]), pullback(cotangent), strict=True)]
     for ours, theirs in pairs:
         assert ours.dtype == jnp.bfloat16
@@ -189,14 +212,12 @@ def test_up_conv_equals_lax(shape):
             transpose_kernel=True,
         )
 
-    assert_same(lowering.up_conv, reference, x, kernel)
+    assert_same(ops.up_conv, reference, x, kernel)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 10, 3), (1, 2, 2, 1), (1, 16, 8, 5)])
 def test_max_pool_equals_flax_ties_included(shape):
     values = np.random.default_rng(0).integers(0, 3, shape)  # most windows hold a tie
     x = jnp.asarray(values, jnp.float32)
-    assert_same(lowering.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
-    assert_same(
-        jax.jit(lowering.max_pool), lambda x: nn.max_pool(x, (2, 2), (2, 2)), random(*shape)
-    )
+    assert_same(ops.max_pool, lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    assert_same(jax.jit(ops.max_pool), lambda x: nn.max_pool(x, (2, 2), (2, 2)), random(*shape))
