@@ -23,7 +23,7 @@ def get_config() -> ConfigDict:
     config.model.num_layers = 5
     config.model.norm = "batch"
 
-    config.loss.name = "cross_entropy_dice"
+    config.loss = ConfigDict({"name": "cross_entropy_dice", "dice_weight": 1.0, "dice_smooth": 1.0})
     config.optimizer.learning_rate = 1.5e-3
     config.optimizer.clip_value = 0.0
     config.optimizer.clip_norm = 1.0

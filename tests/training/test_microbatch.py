@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mbh_jax.training import microbatch
-from mbh_jax.training.losses import Loss
+from mbh_jax.optimization.losses import Loss
 from mbh_jax.training.train_state import TrainState
 
 

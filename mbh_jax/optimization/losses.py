@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from mbh_jax import keys
+
 Statistics = Mapping[str, jax.Array]
 
 
@@ -69,10 +71,8 @@ def cross_entropy_dice(dice_weight: float = 1.0, dice_smooth: float = 1.0) -> Lo
     of nnU-Net, Isensee et al. 2021) and s = `dice_smooth` pixels; background is not counted. Summed
     over the batch, a class that one slice lacks is still measured by the slices that hold it.
 
-    A class that the whole batch lacks pulls its predictions down the more the larger s is, hardly
-    at all where s is nearly 0. Measured on the quickstart's phantoms (one seed): with such classes
-    left out, pooled Dice 0.69 instead of 0.72 on the test patients, and three times the false
-    blood. But lesions of a few pixels are found sooner with s nearly 0.
+    A class that the whole batch lacks pulls its predictions down, the more the larger s is, and
+    hardly at all where s is nearly 0 (`benchmarks/RESULTS.md` has what either does).
     """
 
     def statistics(logits: jax.Array, label: jax.Array) -> dict[str, jax.Array]:
@@ -88,10 +88,27 @@ def cross_entropy_dice(dice_weight: float = 1.0, dice_smooth: float = 1.0) -> Lo
     return Loss(statistics, objective, linear=False)
 
 
+LOSSES: dict[str, keys.Component] = {
+    "cross_entropy": keys.Component(
+        create=cross_entropy, keys={}, meaning="categorical cross-entropy, as Keras computes it"
+    ),
+    "cross_entropy_dice": keys.Component(
+        create=cross_entropy_dice,
+        keys={
+            "dice_weight": keys.number(1.0, 0, "weight of one minus the soft Dice of blood"),
+            "dice_smooth": keys.positive(
+                1.0,
+                "pixels added to numerator and denominator of the Dice; near 0 for lesions of a "
+                "few pixels",
+            ),
+        },
+        meaning="cross-entropy, plus one minus the soft Dice of blood over the whole batch",
+    ),
+}
+"""What `loss.name` may be."""
+
+
 def create_loss(config: ConfigDict) -> Loss:
     """The loss that `config`, the section "loss" of a configuration, names."""
-    if config.name == "cross_entropy":
-        return cross_entropy()
-    if config.name == "cross_entropy_dice":
-        return cross_entropy_dice(config.dice_weight, config.dice_smooth)
-    raise ValueError(f"unknown loss {config.name!r}")
+    values = {key: value for key, value in config.items() if key != "name"}
+    return LOSSES[config.name].create(**values)

@@ -3,6 +3,8 @@
 import optax
 from ml_collections import ConfigDict
 
+from mbh_jax import keys
+
 PLATEAU_MIN_DELTA = 1e-4
 """Smallest fall of the validation loss that counts as better: Keras's ReduceLROnPlateau default."""
 
@@ -30,10 +32,39 @@ def create_schedule(config: ConfigDict, steps_per_epoch: int, num_epochs: int) -
     return optax.join_schedules([warmup, constant], [warmup_steps])
 
 
+def _adam(
+    schedule: optax.Schedule, *, beta1: float, beta2: float, epsilon: float
+) -> optax.GradientTransformation:
+    return optax.adam(schedule, b1=beta1, b2=beta2, eps=epsilon)
+
+
+def _adamw(
+    schedule: optax.Schedule, *, beta1: float, beta2: float, epsilon: float, weight_decay: float
+) -> optax.GradientTransformation:
+    return optax.adamw(schedule, b1=beta1, b2=beta2, eps=epsilon, weight_decay=weight_decay)
+
+
+_ADAM_KEYS = {
+    "beta1": keys.number(0.9, 0, "decay of the mean of gradients", below=1),
+    "beta2": keys.number(0.999, 0, "decay of the mean of their squares", below=1),
+    "epsilon": keys.positive(1e-7, "added to the root of that mean (Keras's default)"),
+}
+
+OPTIMIZERS: dict[str, keys.Component] = {
+    "adam": keys.Component(_adam, _ADAM_KEYS, "Adam"),
+    "adamw": keys.Component(
+        _adamw,
+        _ADAM_KEYS | {"weight_decay": keys.number(0.0, 0, "decay of the weights, times the rate")},
+        "Adam with decoupled weight decay",
+    ),
+}
+"""What `optimizer.name` may be."""
+
+
 def create_optimizer(
     config: ConfigDict, schedule: optax.Schedule
 ) -> optax.GradientTransformationExtraArgs:
-    """The gradient transformation of `config.optimizer`.
+    """The gradient transformation of the section "optimizer" of a configuration.
 
     `clip_value` bounds every gradient component, `clip_norm` the global norm; 0 turns either off.
     """
@@ -42,14 +73,11 @@ def create_optimizer(
         clipping.append(optax.clip(config.clip_value))
     if config.clip_norm:
         clipping.append(optax.clip_by_global_norm(config.clip_norm))
-    moments = {"b1": config.beta1, "b2": config.beta2, "eps": config.epsilon}
-    if config.name == "adam":
-        optimizer = optax.adam(schedule, **moments)
-    elif config.name == "adamw":
-        optimizer = optax.adamw(schedule, weight_decay=config.weight_decay, **moments)
-    else:
-        raise ValueError(f"unknown optimizer {config.name!r}")
-    return optax.with_extra_args_support(optax.chain(*clipping, optimizer))
+    optimizer = OPTIMIZERS[config.name]
+    own_values = {key: config[key] for key in optimizer.keys}
+    return optax.with_extra_args_support(
+        optax.chain(*clipping, optimizer.create(schedule, **own_values))
+    )
 
 
 def create_plateau(config: ConfigDict) -> optax.GradientTransformationExtraArgs:
