@@ -77,7 +77,8 @@ class PackedSlices:
             info = {}
         if info != packed_info(index):
             raise UserError(
-                f"data.resident: the cache in {directory} is of other data: make it again with {command}"
+                f"data.resident: the cache in {directory} is of other data: make it again with "
+                f"{command}"
             )
         self._row = np.full(len(index), -1, np.int64)
         self._pixels: dict[InPlaneShape, Mapping[str, np.ndarray]] = {}

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mbh_jax.models import create_model, size_divisor
+from mbh_jax.models import create_model
+from mbh_jax.models.flexunet import size_divisor
 
 
 def small_config(**changes) -> ConfigDict:

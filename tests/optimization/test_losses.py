@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from mbh_jax.training import losses
+from mbh_jax.optimization import losses
 
 K = 6
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from configs import flexunet
-from mbh_jax.training import optimizers
+from mbh_jax.optimization import optimizers
 
 
 @pytest.fixture
