@@ -74,7 +74,7 @@ done
 
 signal_children() { kill "-$1" "${children[@]}" 2> /dev/null || true; }
 stopping=''
-# shellcheck disable=SC2317  # the trap calls it
+# shellcheck disable=SC2317,SC2329  # the trap calls it
 stop() {
   signal_children "${stopping:-TERM}"
   stopping=KILL
