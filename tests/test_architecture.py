@@ -1,6 +1,6 @@
-"""Which module may import which: the arrows between the packages, read from the source by `ast`.
+"""Which module may import which, checked on the source with `ast`.
 
-Imports inside functions count, those below `if TYPE_CHECKING` do not. Nothing is imported here.
+Imports inside functions count, those under `if TYPE_CHECKING` do not. No module is imported.
 """
 
 import ast
@@ -47,13 +47,13 @@ EXCEPTIONS = {
     ("mbh_jax.reporting.run_files", "runtime"),
     ("mbh_jax.training.epoch_log", "evaluate"),
 }
-"""(module, what it imports): imports against MAY_IMPORT that are still to be removed."""
+"""(module, what it imports): violations of MAY_IMPORT that are still to be removed."""
 
 CYCLES = {
     frozenset({"data_prep.statistics", "data_prep.statistics_plots"}),
     frozenset({"evaluate", "training"}),
 }
-"""Modules, or parts of mbh_jax, in circles of imports that are still to be separated."""
+"""Modules, or parts of mbh_jax, in import cycles that are still to be removed."""
 
 
 def _name(path: Path) -> str:
@@ -68,21 +68,21 @@ FILES = {
 }
 
 
-def statements(tree: ast.AST) -> Iterator[ast.stmt]:
-    """All import statements of a module that run, wherever they stand."""
+def import_statements(tree: ast.AST) -> Iterator[ast.stmt]:
+    """The import statements of a module that are executed, also those inside functions."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from statements(ast.Module(node.orelse, []))
+            yield from import_statements(ast.Module(node.orelse, []))
         elif isinstance(node, ast.Import | ast.ImportFrom):
             yield node
         else:
-            yield from statements(node)
+            yield from import_statements(node)
 
 
 def imports(source: str) -> set[str]:
     """Modules that a source imports: of `from a import b` a.b where it is a module of ours."""
     found = set()
-    for node in statements(ast.parse(source)):
+    for node in import_statements(ast.parse(source)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -143,7 +143,7 @@ def violations() -> set[tuple[str, str]]:
     return found
 
 
-def test_arrows_between_packages_point_one_way() -> None:
+def test_imports_between_packages_go_one_way() -> None:
     assert not violations() - EXCEPTIONS
 
 
@@ -152,7 +152,7 @@ def test_every_package_has_a_rule() -> None:
     assert folders - {"__pycache__"} <= set(MAY_IMPORT)
 
 
-def test_nothing_imports_in_a_circle() -> None:
+def test_no_import_cycles() -> None:
     assert not (cycles(GRAPH) | cycles(packages())) - CYCLES
 
 
@@ -192,7 +192,7 @@ def test_few_modules_lie_at_the_top() -> None:
     assert len(top) <= MAX_TOP_MODULES, sorted(top)
 
 
-def test_imports_are_found_where_they_hide() -> None:
+def test_imports_in_functions_count_and_imports_for_types_do_not() -> None:
     source = """
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:
@@ -209,6 +209,6 @@ def f():
     assert imports(source) == {"typing", "jax", "mbh_jax.errors", "tensorflow"}
 
 
-def test_circles_are_found() -> None:
+def test_cycles_are_found() -> None:
     graph = {"a": {"b"}, "b": {"c", "jax"}, "c": {"b"}, "d": {"d"}, "e": {"a"}}
     assert cycles(graph) == {frozenset("bc"), frozenset("d")}

@@ -14,6 +14,7 @@ from benchmarks import (
     runner,
     scaling,
 )
+from benchmarks.workload import Workload
 
 
 @pytest.mark.slow
@@ -103,21 +104,26 @@ def test_operations_of_a_program():
     }
 
 
-@pytest.mark.slow
-def test_every_lowering_of_each_convolution(capsys):
-    arguments = "--recipe smoke --size 16 --batch 1 --repeats 1"
-    conv_lowering.main(arguments.split())
+def test_convolutions_of_a_network():
+    workload = Workload.from_recipe("smoke", "train", size=16, batch=1, dtype="float32")
+    assert conv_lowering.convolutions(workload) == [
+        (16, 3, 3, 4),
+        (16, 3, 4, 4),
+        (8, 3, 4, 8),
+        (8, 3, 8, 8),
+        (4, 3, 8, 16),
+        (4, 3, 16, 16),
+        (8, 3, 16, 8),
+        (16, 3, 8, 4),
+    ]
+
+
+def test_each_pass_of_a_convolution_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(conv_lowering, "convolutions", lambda workload: [(16, 3, 3, 4)])
+    conv_lowering.main(["--recipe", "smoke", "--size", "16", "--batch", "1", "--repeats", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [line.split(" | ")[3] for line in lines[2:5]] == ["output", "input", "kernel"]
-    assert [line.removeprefix("| ").split(" | ")[::2][:2] for line in lines[2::3]] == [
-        ["16 x 16", "3 -> 4"],
-        ["16 x 16", "4 -> 4"],
-        ["8 x 8", "4 -> 8"],
-        ["8 x 8", "8 -> 8"],
-        ["4 x 4", "8 -> 16"],
-        ["4 x 4", "16 -> 16"],
-        ["8 x 8", "16 -> 8"],
-        ["16 x 16", "8 -> 4"],
+    assert [line.split(" | ")[:4] for line in lines[2:]] == [
+        ["| 16 x 16", "3 x 3", "3 -> 4", name] for name in ("output", "input", "kernel")
     ]
 
 
