@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# From a fresh machine to a trained, evaluated network in under ten minutes on two cores:
+# Goes from a fresh machine to a trained and evaluated network in under ten minutes on two cores:
 # .venv, installation, phantom head CTs, TFRecords, training, evaluation, pictures.
-#   bash launch/quickstart.sh [--config.KEY=VALUE ...]     arguments go to training and evaluation
-# Killed and run again it goes on where it was; remove runs/quickstart to begin anew.
+#   bash launch/quickstart.sh [--config.KEY=VALUE ...]     arguments for training and evaluation
+# If it is stopped, the same command resumes it. Remove runs/quickstart to start from the beginning.
 set -euo pipefail
 # shellcheck source=launch/venv.sh
 source "$(dirname "$0")/venv.sh" ""

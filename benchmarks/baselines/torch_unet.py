@@ -1,6 +1,6 @@
-"""FlexUNet in PyTorch: channels_last, fused Adam; `compile` adds torch.compile.
+"""FlexUNet in PyTorch: channels_last, fused Adam; the variant "compile" adds torch.compile.
 
-On a GPU bfloat16 is autocast's, and float32 may use TF32, as in JAX.
+bfloat16 is autocast's. On a GPU float32 may use TF32, as in JAX.
 """
 
 import math
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmarks.peers import Peer
+from benchmarks.baselines import Implementation
 from benchmarks.workload import Layer, Workload
 
 _ACTIVATIONS = {"relu": nn.ReLU, "leaky_relu": nn.LeakyReLU, "elu": nn.ELU, "silu": nn.SiLU}
@@ -65,7 +65,7 @@ class _UNet(nn.Module):
         return x
 
     def convolutions(self) -> dict[str, nn.Module]:
-        """Layers with kernels, by their names in the workload."""
+        """{name in the workload: layer} of all layers with kernels."""
         found: dict[str, nn.Module] = {}
         for name, part in self.parts.items():
             if isinstance(part, nn.Sequential):
@@ -86,8 +86,8 @@ def _set_weights(network: _UNet, workload: Workload) -> None:
             module.bias.zero_()
 
 
-def build(workload: Workload, variant: str) -> Peer:
-    """Eager, or compiled with TorchInductor where `variant` is "compile"."""
+def build(workload: Workload, variant: str) -> Implementation:
+    """The eager network, or compiled by TorchInductor if `variant` is "compile"."""
     on_gpu = torch.cuda.is_available()
     device = torch.device("cuda" if on_gpu else "cpu")
     if on_gpu:
@@ -125,7 +125,7 @@ def build(workload: Workload, variant: str) -> Peer:
         if workload.task == "train" and not math.isfinite(float(newest)):
             raise FloatingPointError("the loss is not finite")
 
-    return Peer(
+    return Implementation(
         num_parameters=sum(p.numel() for p in network.parameters()),
         loss=first_loss,
         step=step,
@@ -142,7 +142,7 @@ def _predictor(
     autocast: torch.autocast,
     compiler: Callable[[Callable], Callable],
 ) -> Callable[[], torch.Tensor]:
-    """Label maps of the images."""
+    """A function that returns the label maps of the images, (B, H, W) uint8."""
     predict = compiler(lambda images: network(images).argmax(1).to(torch.uint8))
 
     def run() -> torch.Tensor:
@@ -159,7 +159,7 @@ def _trainer(
     compiler: Callable[[Callable], Callable],
     options: Mapping[str, Any],
 ) -> Callable[[], torch.Tensor]:
-    """A step of Adam on a batch of images and labels; returns the loss."""
+    """A function that runs one Adam step on a batch of images and labels; it returns the loss."""
     network.train()
     parameters = list(network.parameters())
     optimizer = torch.optim.Adam(

@@ -1,4 +1,4 @@
-"""The package's own compiled steps, with all they do: windows, metrics and clipping included."""
+"""The compiled steps of mbh_jax as training runs them: with windows, metrics and clipping."""
 
 import functools
 import importlib
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from benchmarks.peers import Peer, jax_peer
+from benchmarks.baselines import Implementation, jax_common
 from benchmarks.workload import Workload
 from mbh_jax import models
 from mbh_jax.data import preprocess
@@ -26,7 +26,7 @@ PyTree = Any
 
 
 def configuration(workload: Workload) -> ConfigDict:
-    """The workload's recipe, with its size, batch and dtype, and without augmentation."""
+    """The workload's recipe with its size, batch and dtype, cross-entropy, and no augmentation."""
     config = importlib.import_module(f"configs.{workload.recipe}").get_config()
     config.model.update(workload.network)
     config.model.dtype = workload.dtype
@@ -42,11 +42,11 @@ def configuration(workload: Workload) -> ConfigDict:
     return config
 
 
-def build(workload: Workload, variant: str) -> Peer:
+def build(workload: Workload, variant: str) -> Implementation:
     """The steps of `mbh_jax.training.steps`, compiled as `config.parallel.mode` says."""
     config = configuration(workload)
-    how = create_parallel(config.parallel.mode)
-    model = models.create_model(config.model, workload.num_classes, axis_name=how.axis_name)
+    parallel = create_parallel(config.parallel.mode)
+    model = models.create_model(config.model, workload.num_classes, axis_name=parallel.axis_name)
     loss = losses.create_loss(config.loss)
     schedule = optimizers.create_schedule(config.optimizer, 1, 1)
     optimizer = optimizers.create_optimizer(config.optimizer, schedule)
@@ -58,33 +58,33 @@ def build(workload: Workload, variant: str) -> Peer:
             "weight": np.ones(workload.batch, np.float32),
             "example": np.arange(workload.batch, dtype=np.int32),
         },
-        how,
+        parallel,
     )
 
     def variables() -> PyTree:
         shape = (1, workload.size, workload.size, workload.channels)
         abstract = jax.eval_shape(model.init, jax.random.key(0), np.zeros(shape, np.float32))
-        return jax.device_put(jax_peer.with_weights(abstract, workload), how.replicated)
+        return jax.device_put(jax_common.with_weights(abstract, workload), parallel.replicated)
 
     @jax.jit
     def logits(variables: PyTree, scans: jax.Array) -> jax.Array:
         return model.apply(variables, preprocess.apply_window(scans, config.data.window))
 
     start = variables()
-    first_loss = jax_peer.mean_cross_entropy(
+    first_loss = jax_common.mean_cross_entropy(
         logits(start, workload.scans()), workload.labels().astype(np.int32)
     )
-    num_parameters = jax_peer.num_parameters(start)
+    num_parameters = jax_common.num_parameters(start)
     if workload.task == "inference":
-        predict = compile_eval_step(made.predict, how)
-        return jax_peer.as_peer(
+        predict = compile_eval_step(made.predict, parallel)
+        return jax_common.as_implementation(
             num_parameters, first_loss, functools.partial(predict, start, batch)
         )
 
     plateau = optimizers.create_plateau(config.optimizer)
-    state = jax.device_put(TrainState.create(start, optimizer, plateau), how.replicated)
+    state = jax.device_put(TrainState.create(start, optimizer, plateau), parallel.replicated)
     del start  # The first step takes over its memory.
-    train = compile_train_step(made.train, how)
+    train = compile_train_step(made.train, parallel)
     rng = jax.random.key(0)
     train = xla.compile_lowered(train.lower(state, batch, rng))
 
@@ -93,4 +93,4 @@ def build(workload: Workload, variant: str) -> Peer:
         state, sums = train(state, batch, rng)
         return {"loss": sums["cross_entropy"], "step": state.step}
 
-    return jax_peer.as_peer(num_parameters, first_loss, step, train.as_text)
+    return jax_common.as_implementation(num_parameters, first_loss, step, train.as_text)

@@ -1,4 +1,4 @@
-"""The benchmarks' rules: what is compared is the same network, and is compared in turns."""
+"""The benchmarks' rules: the same network is compared, and within each repeat."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import common, contest
+from benchmarks import common, comparison, runner
 from benchmarks.common import Spread
-from benchmarks.contest import Entry
+from benchmarks.runner import Case
 from benchmarks.workload import Workload
 from mbh_jax.errors import UserError
 from mbh_jax.models import FlexUNet
@@ -56,50 +56,53 @@ def test_flops_of_one_level_counted_by_hand():
 
 
 @pytest.mark.slow
-def test_contestants_take_turns(workload):
-    results = contest.run([Entry("a", "ours", workload), Entry("b", "flax", workload)], 2, 0.0)
-    assert [result["label"] for result in results] == ["a", "b"]
+def test_implementations_agree_and_each_repeat_is_timed(workload):
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    cases = [Case("two devices", "ours", workload, environment=devices)]
+    results = runner.run([*cases, comparison.make_case("flax", workload, {})], 2, 0.0)
+    assert [result["label"] for result in results] == ["two devices", "flax"]
+    assert [result["device"] for result in results] == ["2 x cpu", "1 x cpu"]
     for result in results:
-        assert len(result["seconds_a_step"]) == 2
+        assert len(result["seconds_per_step"]) == 2
         assert result["peak_rss_bytes"] > 50e6
     assert results[0]["loss"] == pytest.approx(results[1]["loss"], rel=1e-4)
-    assert "| a |" in contest.describe(workload, results)
+    assert "| two devices |" in comparison.describe(workload, results)
 
 
 def test_another_network_is_refused(workload):
-    def contestant(**facts):
+    def worker(**facts):
         facts = {"num_parameters": workload.num_parameters(), "loss": 1.0, **facts}
-        return types.SimpleNamespace(entry=Entry("odd", "ours", workload), facts=facts)
+        return types.SimpleNamespace(case=Case("odd", "ours", workload), facts=facts)
 
-    contest.check_same_network([contestant(), contestant(loss=1.0001)])
+    runner.check_same_network([worker(), worker(loss=1.0001)])
     with pytest.raises(UserError, match="another network"):
-        contest.check_same_network([contestant(), contestant(loss=1.1)])
+        runner.check_same_network([worker(), worker(loss=1.1)])
     with pytest.raises(UserError, match="7 parameters"):
-        contest.check_same_network([contestant(), contestant(num_parameters=7)])
+        runner.check_same_network([worker(), worker(num_parameters=7)])
 
 
-def test_ratio_is_taken_round_by_round():
-    drifting = contest.ratio({"seconds_a_step": [2, 20, 4]}, {"seconds_a_step": [1, 10, 2]})
+def test_ratio_is_taken_within_each_repeat():
+    drifting = runner.ratio({"seconds_per_step": [2, 20, 4]}, {"seconds_per_step": [1, 10, 2]})
     assert drifting == Spread(2, 2, 2)
 
 
-def test_peer_that_cannot_start_is_one_line(workload):
+def test_implementation_that_cannot_start_is_one_line(workload):
     with pytest.raises(UserError, match="torch ended with exit code 1"):
-        contest.run([Entry("torch", "no_such_peer", workload)], 1, 0.0)
+        runner.run([Case("torch", "no_such_implementation", workload)], 1, 0.0)
 
 
-def test_unknown_peer_is_one_line():
-    command = [sys.executable, "-m", "benchmarks.train_step", "--peers", "ours,pytorch"]
+def test_unknown_baseline_is_one_line():
+    command = [sys.executable, "-m", "benchmarks.train_step", "--baselines", "ours,pytorch"]
     ended = subprocess.run(command, cwd=common.ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
-    assert ended.stderr.startswith("error: no peer 'pytorch'")
+    assert ended.stderr.startswith("error: no baseline 'pytorch'")
 
 
 @pytest.mark.slow
 def test_command_writes_what_it_prints(workload, tmp_path, capsys):
     result = tmp_path / "deep" / "result.json"
-    arguments = "--recipe smoke --size 16 --batch 1 --peers ours --rounds 1 --turn_s 0"
-    contest.main("inference", "Doc.", [*arguments.split(), "--json", str(result)])
+    arguments = "--recipe smoke --size 16 --batch 1 --baselines ours --repeats 1 --seconds 0"
+    comparison.main("inference", "Doc.", [*arguments.split(), "--json", str(result)])
     (run,) = json.loads(result.read_text())["runs"]
     assert run["workload"]["size"] == 16
     assert f"{run['results'][0]['num_parameters']:,} parameters" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""FlexUNet in Flax as one would write it from its drawing: the layers of `flax.linen`, plainly."""
+"""FlexUNet in plain Flax: the layers of `flax.linen` without any of the package's optimisations."""
 
 import functools
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.peers import Peer, jax_peer
+from benchmarks.baselines import Implementation, jax_common
 from benchmarks.workload import Layer, Workload
 
 PyTree = Any
@@ -44,7 +44,7 @@ class _Block(nn.Module):
 
 
 class _UNet(nn.Module):
-    """The whole network; float32 logits."""
+    """The whole network; returns float32 logits (B, H, W, classes)."""
 
     workload: Workload
 
@@ -72,18 +72,18 @@ class _UNet(nn.Module):
         return x
 
 
-def build(workload: Workload, variant: str) -> Peer:
-    """One jitted step: forward, or value and gradient, optax and donated state."""
+def build(workload: Workload, variant: str) -> Implementation:
+    """One jitted step: the forward pass, or gradients and optax update with donated state."""
     model = _UNet(workload)
     images, labels = jnp.asarray(workload.images()), jnp.asarray(workload.labels(), jnp.int32)
     abstract = jax.eval_shape(lambda: model.init(jax.random.key(0), images, False))
-    variables = jax_peer.with_weights(abstract, workload)
+    variables = jax_common.with_weights(abstract, workload)
     for name, layer in variables["params"].items():
-        if name.startswith("up_"):  # `nn.ConvTranspose` turns its kernel by 180 degrees.
+        if name.startswith("up_"):  # `nn.ConvTranspose` rotates its kernel by 180 degrees.
             layer["kernel"] = layer["kernel"][::-1, ::-1]
     forward = jax.jit(lambda variables, images: model.apply(variables, images, False))
-    first_loss = jax_peer.mean_cross_entropy(forward(variables, images), labels)
-    num_parameters = jax_peer.num_parameters(variables)
+    first_loss = jax_common.mean_cross_entropy(forward(variables, images), labels)
+    num_parameters = jax_common.num_parameters(variables)
     if workload.task == "inference":
 
         @jax.jit
@@ -91,7 +91,7 @@ def build(workload: Workload, variant: str) -> Peer:
             return model.apply(variables, images, False).argmax(-1).astype(jnp.uint8)
 
         run = functools.partial(predict, variables, images)
-        return jax_peer.as_peer(num_parameters, first_loss, run)
+        return jax_common.as_implementation(num_parameters, first_loss, run)
 
     train, optimizer = _train_step(model, workload)
     params = variables.pop("params")
@@ -105,13 +105,13 @@ def build(workload: Workload, variant: str) -> Peer:
         state, loss = train(state, images, labels, jax.random.key(number))
         return {"loss": loss, "moments": state[2]}
 
-    return jax_peer.as_peer(num_parameters, first_loss, step)
+    return jax_common.as_implementation(num_parameters, first_loss, step)
 
 
 def _train_step(
     model: _UNet, workload: Workload
 ) -> tuple[Callable[..., tuple], optax.GradientTransformation]:
-    """`(state, images, labels, key) -> (state, loss)`, compiled, and its optimizer."""
+    """The compiled `(state, images, labels, key) -> (state, loss)`, and its optimizer."""
     options = workload.optimizer
     chain = []
     if options["clip_value"]:

@@ -1,4 +1,4 @@
-"""FlexUNet in Keras on TensorFlow: a compiled `tf.function`, oneDNN on; `xla` adds jit_compile."""
+"""FlexUNet in Keras on TensorFlow: a `tf.function`, oneDNN on; variant "xla" adds jit_compile."""
 
 import math
 import os
@@ -11,12 +11,12 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from benchmarks.peers import Peer
+from benchmarks.baselines import Implementation
 from benchmarks.workload import Layer, Workload
 
 
 def flexunet(workload: Workload) -> keras.Model:
-    """The network, from images to float32 logits."""
+    """The network, from images (B, H, W, C) to float32 logits (B, H, W, classes)."""
     network = workload.network
 
     def conv(x: keras.KerasTensor, layer: Layer) -> keras.KerasTensor:
@@ -59,7 +59,7 @@ def _set_weights(model: keras.Model, workload: Workload) -> None:
 
 
 def adam(workload: Workload) -> keras.optimizers.Optimizer:
-    """The workload's optimizer."""
+    """The workload's Adam optimizer."""
     options = workload.optimizer
     return keras.optimizers.Adam(
         options["learning_rate"],
@@ -71,8 +71,8 @@ def adam(workload: Workload) -> keras.optimizers.Optimizer:
     )
 
 
-def build(workload: Workload, variant: str) -> Peer:
-    """One `tf.function` a step."""
+def build(workload: Workload, variant: str) -> Implementation:
+    """One `tf.function` for each step; compiled by XLA if `variant` is "xla"."""
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
     if workload.dtype == "bfloat16":
@@ -119,7 +119,7 @@ def build(workload: Workload, variant: str) -> Peer:
             raise FloatingPointError("the loss is not finite")
 
     gpus = tf.config.list_physical_devices("GPU")
-    return Peer(
+    return Implementation(
         num_parameters=sum(int(tf.size(v)) for v in model.trainable_variables),
         loss=loss_value,
         step=step,

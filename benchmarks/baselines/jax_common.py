@@ -1,4 +1,4 @@
-"""What the two JAX contestants share."""
+"""Shared by the two implementations in JAX."""
 
 import importlib.metadata
 import math
@@ -6,21 +6,21 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-# Several contestants may share a GPU; each takes at most this part of its memory.
+# Two workers may share a GPU: each takes at most this fraction of its memory.
 os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.45")
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.peers import Peer
+from benchmarks.baselines import Implementation
 from benchmarks.workload import Workload
 
 PyTree = Any
 
 
 def with_weights(variables: PyTree, workload: Workload) -> PyTree:
-    """`variables` (real or abstract) with the workload's kernels; other values of their shape.
+    """`variables` (real or abstract) with the workload's kernels, scales and variances 1, else 0.
 
     Raises:
         ValueError: the network's kernels are not those of the workload.
@@ -46,23 +46,23 @@ def with_weights(variables: PyTree, workload: Workload) -> PyTree:
 
 
 def num_parameters(variables: PyTree) -> int:
-    """Trained numbers."""
+    """Number of trained parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(variables["params"]))
 
 
 def mean_cross_entropy(logits: jax.Array, labels: jax.Array) -> float:
-    """Mean over all pixels, in nats."""
+    """Mean cross-entropy over all pixels, in nats."""
     logits = logits.astype(jnp.float32)
     return float(optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean())
 
 
-def as_peer(
+def as_implementation(
     num_parameters: int,
     loss: float,
     step: Callable[[], PyTree],
     program: Callable[[], str | None] | None = None,
-) -> Peer:
-    """A `Peer` of a `step` that returns labels, or a dict with the step's "loss"."""
+) -> Implementation:
+    """An `Implementation` from a `step` that returns a label map or a dict with its "loss"."""
     newest: PyTree = None
 
     def start() -> None:
@@ -79,7 +79,7 @@ def as_peer(
         return statistics and statistics.get("peak_bytes_in_use")
 
     device = jax.devices()[0]
-    return Peer(
+    return Implementation(
         num_parameters=num_parameters,
         loss=loss,
         step=start,

@@ -1,6 +1,6 @@
-"""The quickstart's network trained with a plain Keras `fit`, for `benchmarks.end_to_end`.
+"""Trains the quickstart's network with a plain Keras `fit`, for `benchmarks.end_to_end`.
 
-    python -m benchmarks.peers.keras_fit --data data/phantom --epochs 1 FOLDER
+    python -m benchmarks.baselines.keras_fit --data data/phantom --epochs 1 FOLDER
 
 Writes `best.weights.h5` and `epochs.json` (seconds of each epoch, validation included) to FOLDER.
 """
@@ -10,8 +10,8 @@ import json
 import time
 from pathlib import Path
 
-# First: it says which backend Keras is to have.
-from benchmarks.peers import keras_unet  # isort: skip
+# First, because it sets the backend of Keras.
+from benchmarks.baselines import keras_unet  # isort: skip
 
 import keras
 import numpy as np
@@ -41,7 +41,7 @@ def slices(index: SliceIndex, split: str, batch: int, size: int, shuffle: bool) 
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Keeps how long each epoch takes."""
+    """Records the seconds of each epoch."""
 
     def __init__(self) -> None:
         super().__init__()
