@@ -20,8 +20,9 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep import conversion, sources, splits, summary
-from data_prep.sources import BadCase, CaseFacts, Source, png
+from data_prep.sources import BadCase, CaseFacts, Source, pictures
 from data_prep.workers import MapInOrder, worker_processes
+from mbh_jax import files
 from mbh_jax.data.index import DATASET_NAME
 from mbh_jax.errors import UserError, one_line_errors
 
@@ -47,7 +48,7 @@ def build(
     Args:
         source: zip or folder.
         output: the dataset goes to `<output>/head_ct/<version>/`.
-        layout: one of `data_prep.sources.LAYOUTS`; found out by looking if None.
+        layout: one of `data_prep.sources.LAYOUTS`; recognised from its files if None.
         options: how to read it.
         split: see `data_prep.splits`; by default as the source's own folders say, if they do, else
             `official` for BHSD's own volumes and `patient` for others.
@@ -76,8 +77,8 @@ def build(
     found = sources.open_source(source, layout, options)
     with _workspace(output) as workspace, worker_processes(workers) as map_in_order:
         facts, bad_cases = _examine(found, skip_bad, map_in_order)
-        for remark in summary.remarks(found, facts):
-            print(remark)
+        for note in summary.notes(found, facts):
+            print(note)
         rule = rule or splits.default_rule([fact.case for fact in facts])
         cases = splits.split_cases(facts, rule, seed)
         chosen = split or f"{rule.metadata['method']} (by default)"
@@ -93,7 +94,7 @@ def build(
             ],
         }
         version = _write(metadata, cases, workspace, beam_options, map_in_order)
-        _replace(target, workspace / "new" / DATASET_NAME, workspace / "old")
+        files.replace_folder(workspace / "new" / DATASET_NAME, target, workspace / "old")
     print(summary.table(cases))
     for bad in bad_cases:
         print(f"skipped {bad.volume_id}: {bad.reason}")
@@ -136,7 +137,7 @@ def _workspace(output: Path) -> Iterator[Path]:
             output.mkdir(parents=True, exist_ok=True)
             for left in output.glob(f"{_PARTIAL}*"):
                 shutil.rmtree(left, ignore_errors=True)
-            # A name of its own: a worker of a killed run might still be about to end.
+            # A new name each time: a worker of a killed run may still be running.
             workspace = Path(tempfile.mkdtemp(prefix=_PARTIAL, dir=output))
         except OSError as error:
             raise _not_written(output, error.strerror or str(error)) from None
@@ -173,7 +174,7 @@ def _write(
     map_in_order: MapInOrder,
 ) -> str:
     """Makes the dataset in `<workspace>/new` and gives its version."""
-    # Here and not above, so that bad input is told without waiting for TensorFlow.
+    # Here and not above, so that bad input is reported without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     import tensorflow as tf
@@ -201,18 +202,6 @@ def _write(
         raise _not_written(workspace.parent, error.message) from None
 
 
-def _replace(target: Path, new: Path, old: Path) -> None:
-    """Moves `new` to `target`, and what was there to `old`, or back if that fails."""
-    if target.exists():
-        target.rename(old)
-    try:
-        new.rename(target)
-    except BaseException:  # Ctrl-C too: the old dataset would go with the workspace.
-        if old.exists() and not target.exists():
-            old.rename(target)
-        raise
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -221,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", type=Path, required=True, help="label_192.zip, or a folder")
     parser.add_argument("--output", type=Path, required=True, help="such as data/bhsd")
     parser.add_argument(
-        "--layout", choices=sources.LAYOUTS, help="of the source (default: found out by looking)"
+        "--layout",
+        choices=sources.LAYOUTS,
+        help="of the source (default: recognised)",
     )
     parser.add_argument(
         "--annotator",
@@ -254,7 +245,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rgb_map, annotator = chosen.pop("rgb_map"), chosen.pop("annotator")
         options = sources.Options(
             annotator=annotator,
-            rgb_map=png.parse_rgb_map(rgb_map) if rgb_map else None,
+            rgb_map=pictures.parse_rgb_map(rgb_map) if rgb_map else None,
             flip_rows=chosen.pop("flip_rows"),
         )
         build(options=options, **chosen)

@@ -16,7 +16,8 @@ from data_prep.conversion import Converted, Piece
 from data_prep.sources import CaseFacts
 from data_prep.workers import MapInOrder
 from mbh_jax.data import records
-from mbh_jax.data.index import METADATA_FORMAT, SPLIT_NAMES
+from mbh_jax.data.index import SPLIT_NAMES
+from mbh_jax.data.schema import METADATA_FORMAT
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
 
@@ -147,12 +148,12 @@ def write_shard(path: str, volumes: Iterable[Converted]) -> ShardReport:
     num_examples = num_bytes = 0
     rows = []
     with tf.io.TFRecordWriter(path) as writer:
-        for volume, row in volumes:
+        for volume, info in volumes:
             for example in records.examples_of(volume):
                 writer.write(example)
                 num_examples += 1
                 num_bytes += len(example)
-            rows.append(row)
+            rows.append(info.to_row())
     return ShardReport(num_examples, num_bytes, rows)
 
 

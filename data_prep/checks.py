@@ -12,15 +12,16 @@ import numpy as np
 from scipy import ndimage
 
 from data_prep.splits import DIVIDING_METHODS
-from mbh_jax.data.index import SPLIT_NAMES, VolumeInfo
-from mbh_jax.imageio.volume import LabelledVolume, affine_spacing_mm, voxel_volume_ml
+from mbh_jax.data.index import SPLIT_NAMES
+from mbh_jax.data.schema import LabelledVolume, VolumeInfo
+from mbh_jax.imageio.volume import affine_spacing_mm, voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
 
 AIR_BELOW_HU = -300
 """Below soft tissue and fat (-100) with noise, above what is air only in part."""
 
 MIN_COVERAGE_MM = 80.0
-"""A head from skull base to vertex takes 110 to 160 mm."""
+"""A head measures 110 to 160 mm from skull base to vertex."""
 
 HU_LIMITS = (-1100, 3071)
 """Air with noise, and the most that 12 bits of a scanner hold."""
@@ -67,26 +68,26 @@ def volume_findings(labelled: LabelledVolume, single_slices: bool) -> Iterator[F
     def finding(check: str, message: str, fatal: bool = False) -> Finding:
         return Finding(labelled.volume_id, check, message, fatal)
 
-    hu, label = labelled.volume.hu, labelled.label
+    hu, label = labelled.hu, labelled.label
     if label.max() >= NUM_CLASSES:
         message = f"label value {label.max()}: labels are 0 to {NUM_CLASSES - 1}"
         yield finding("label range", message, fatal=True)
     if hu.min() == hu.max():
         yield finding("empty image", f"all voxels are {hu.min()} HU", fatal=True)
         return
-    for message in hu_remarks(hu):
+    for message in hu_notes(hu):
         yield finding("HU range", message)
-    fatal, geometry = geometry_remarks(labelled.volume.affine)
+    fatal, geometry = geometry_notes(labelled.affine)
     if fatal or labelled.spacing_known:
         for message in geometry:
             yield finding("spacing", message, fatal)
     if labelled.spacing_known and not fatal and not single_slices:
-        coverage = coverage_mm(labelled.volume.affine, len(hu))
+        coverage = coverage_mm(labelled.affine, len(hu))
         if coverage < MIN_COVERAGE_MM:
             yield finding("coverage", f"{coverage:.0f} mm of the head, less than 80 mm")
-    if outside := outside_remark(hu, label):
+    if outside := outside_note(hu, label):
         yield finding("blood outside the head", outside)
-    for message in density_remarks(hu, label):
+    for message in density_notes(hu, label):
         yield finding("blood density", message)
 
 
@@ -100,42 +101,42 @@ def coverage_mm(affine: np.ndarray, num_slices: int) -> float:
     return float(num_slices * abs(np.linalg.det(columns)) / face_mm2)
 
 
-def geometry_remarks(affine: np.ndarray) -> tuple[bool, list[str]]:
+def geometry_notes(affine: np.ndarray) -> tuple[bool, list[str]]:
     """Whether an affine is unusable, and what is odd about its spacing."""
     affine = np.asarray(affine, np.float64)
     if not np.isfinite(affine).all() or voxel_volume_ml(affine) < 1e-12:
         return True, ["the affine is not finite or has no volume"]
     *in_plane, between = affine_spacing_mm(affine)
-    remarks = []
+    notes = []
     for spacing, (low, high), where in (
         (min(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
         (max(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
         (between, SLICE_LIMITS_MM, "between slices"),
     ):
-        remark = f"{spacing:.3g} mm {where}, usual are {low:g} to {high:g} mm"
-        if not low <= spacing <= high and remark not in remarks:
-            remarks.append(remark)
-    return False, remarks
+        note = f"{spacing:.3g} mm {where}, usual are {low:g} to {high:g} mm"
+        if not low <= spacing <= high and note not in notes:
+            notes.append(note)
+    return False, notes
 
 
-def hu_remarks(hu: np.ndarray) -> list[str]:
+def hu_notes(hu: np.ndarray) -> list[str]:
     """What is odd about the Hounsfield units of a volume that is not constant."""
     low, high = int(hu.min()), int(hu.max())
-    remarks = []
+    notes = []
     if low < HU_LIMITS[0] or high > HU_LIMITS[1]:
-        remarks.append(
+        notes.append(
             f"{low} to {high} HU, a scanner's are {HU_LIMITS[0]} to {HU_LIMITS[1]}: padding, metal "
             "or no HU"
         )
     if low > AIR_BELOW_HU:
-        remarks.append(f"{low} to {high} HU without air: clamped before conversion, or no HU")
+        notes.append(f"{low} to {high} HU without air: clamped before conversion, or no HU")
     brain = ((hu >= _BRAIN_HU[0]) & (hu <= _BRAIN_HU[1])).mean()
     if brain < _MIN_BRAIN_FRACTION:
-        remarks.append(
+        notes.append(
             f"{brain:.2%} of the voxels are in {_BRAIN_HU[0]} to {_BRAIN_HU[1]} HU: no brain, or "
             "no HU"
         )
-    return remarks
+    return notes
 
 
 def head_mask(hu: np.ndarray) -> np.ndarray:
@@ -151,8 +152,8 @@ def head_mask(hu: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(parts == largest)
 
 
-def outside_remark(hu: np.ndarray, label: np.ndarray) -> str | None:
-    """Told if more than a twentieth of the blood of a volume lies outside its head."""
+def outside_note(hu: np.ndarray, label: np.ndarray) -> str | None:
+    """A line if more than a twentieth of the blood of a volume lies outside its head."""
     bleeding = np.flatnonzero(label.any(axis=(1, 2)))
     outside = {
         int(number): int((label[number].astype(bool) & ~head_mask(hu[number])).sum())
@@ -165,11 +166,11 @@ def outside_remark(hu: np.ndarray, label: np.ndarray) -> str | None:
     return f"{fraction:.0%} of the blood lies outside the head, most of it in slice {worst}"
 
 
-def density_remarks(hu: np.ndarray, label: np.ndarray) -> list[str]:
+def density_notes(hu: np.ndarray, label: np.ndarray) -> list[str]:
     """Kinds of blood whose median is less dense than the volume's brain, or denser than blood."""
     brain = hu[(label == 0) & (hu >= _BRAIN_HU[0]) & (hu <= _BRAIN_HU[1])]
     brain_hu = float(np.median(brain)) if brain.size else float(_BRAIN_HU[0])
-    remarks = []
+    notes = []
     for value in FOREGROUND:
         blood = hu[label == value]
         if blood.size < _MIN_VOXELS:
@@ -177,22 +178,19 @@ def density_remarks(hu: np.ndarray, label: np.ndarray) -> list[str]:
         median = float(np.median(blood))
         name = CLASS_NAMES[value]
         if median <= brain_hu:
-            remarks.append(
+            notes.append(
                 f"{name} of median {median:.0f} HU is no denser than brain ({brain_hu:.0f})"
             )
         elif median > MAX_BLOOD_HU:
-            remarks.append(f"{name} of median {median:.0f} HU is denser than blood")
-    return remarks
+            notes.append(f"{name} of median {median:.0f} HU is denser than blood")
+    return notes
 
 
-def record_findings(
-    info: VolumeInfo, pixels_per_class: np.ndarray, records: Sequence[Mapping[str, Any]]
-) -> Iterator[Finding]:
+def record_findings(info: VolumeInfo, records: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
     """Compares a volume's decoded records, in stored order, with its row in metadata.json.
 
     Args:
         info: the row.
-        pixels_per_class: (slices, classes) of the row.
         records: as many as the volume has slices.
     """
 
@@ -208,7 +206,7 @@ def record_findings(
         found = {_text(record[key]) for record in records} - {expected}
         if found:
             yield finding("identity", f"records of {key} {', '.join(sorted(found))}")
-    for record, counts_of_row in zip(records, pixels_per_class, strict=True):
+    for record, counts_of_row in zip(records, info.pixels_per_class, strict=True):
         where = f"slice {int(record['slice_index'])}"
         if int(record["num_slices"]) != info.num_slices:
             message = f"{where} says it is of {int(record['num_slices'])} slices"
@@ -226,7 +224,7 @@ def record_findings(
         spacing_mm = affine_spacing_mm(record["affine"])
         if not np.allclose(record["spacing_mm"], spacing_mm, rtol=0, atol=_SAME_MM):
             yield finding("spacing", f"{where}: spacing is not that of its affine")
-    if not np.allclose(info.spacing_mm, affine_spacing_mm(info.affine), rtol=0, atol=_SAME_MM):
+    if not np.allclose(info.listed_spacing_mm, info.spacing_mm, rtol=0, atol=_SAME_MM):
         yield finding("spacing", "metadata.json's spacing is not that of its affine")
 
 
@@ -238,7 +236,7 @@ def split_findings(
     Args:
         volumes: the volume table.
         pixels_per_class: (volumes, classes) voxels of each volume.
-        method: how the dataset was divided; of `DIVIDING_METHODS` it was told to divide patients.
+        method: how the dataset was divided; those of `DIVIDING_METHODS` may divide patients.
     """
     splits_of: dict[str, set[str]] = {}
     seen: set[str] = set()

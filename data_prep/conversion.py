@@ -5,14 +5,13 @@ This is what worker processes do: read, compress and describe volumes. Writing i
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from data_prep import sources
-from data_prep.dataset import pixels_sha256
 from data_prep.sources import BadCase, Case, CaseFacts
 from mbh_jax.data.compression import CompressedVolume, compress
+from mbh_jax.data.schema import VolumeInfo
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import LabelledVolume, affine_spacing_mm
 
 
 class Piece(NamedTuple):
@@ -23,14 +22,14 @@ class Piece(NamedTuple):
 
 
 class Converted(NamedTuple):
-    """A volume as it is written, and its row in metadata.json."""
+    """A volume as it is written, and what metadata.json says of it."""
 
     volume: CompressedVolume
-    row: dict[str, Any]
+    info: VolumeInfo
 
 
 def examine(case: Case) -> CaseFacts | BadCase:
-    """Reads a case whole, and says what is known of it or why it cannot be used."""
+    """Reads a whole case, and says what is known of it or why it cannot be used."""
     try:
         return sources.read_facts(case)
     except UserError as error:
@@ -38,7 +37,7 @@ def examine(case: Case) -> CaseFacts | BadCase:
 
 
 def pieces_of(cases: Mapping[str, Sequence[CaseFacts]]) -> Iterator[Piece]:
-    """All cases in stored order, those that lie in one file together."""
+    """All cases in stored order; those that lie in one file together make one piece."""
     for split, facts in cases.items():
         for _, piece in itertools.groupby(facts, lambda fact: sources.whole_volume(fact.case)):
             yield Piece(split, tuple(piece))
@@ -53,26 +52,6 @@ def convert(piece: Piece) -> list[Converted]:
     converted = []
     for facts in piece.facts:
         labelled = sources.read_case(facts.case)
-        row = volume_metadata(labelled, piece.split, facts.notes)
-        converted.append(Converted(compress(labelled), row))
+        info = VolumeInfo.describe(labelled, piece.split, facts.notes)
+        converted.append(Converted(compress(labelled), info))
     return converted
-
-
-def volume_metadata(labelled: LabelledVolume, split: str, notes: Sequence[str]) -> dict[str, Any]:
-    """A volume's row in metadata.json, which `mbh_jax.data.index` reads."""
-    volume = labelled.volume
-    return {
-        "volume_id": labelled.volume_id,
-        "patient_id": labelled.patient_id,
-        "split": split,
-        "shape": list(volume.hu.shape),
-        "spacing_mm": affine_spacing_mm(volume.affine).tolist(),
-        "spacing_known": labelled.spacing_known,
-        "affine": volume.affine.tolist(),
-        "stored_axcodes": volume.stored_axcodes,
-        "has_label": labelled.has_label,
-        "case_label": labelled.case_label,
-        "pixels_per_class": labelled.pixels_per_class.tolist(),
-        "sha256": pixels_sha256(labelled),
-        "notes": list(notes),
-    }

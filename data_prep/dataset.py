@@ -1,7 +1,6 @@
 """Reads converted datasets back: record by record, and volume by volume."""
 
 import functools
-import hashlib
 import os
 import zlib
 from collections.abc import Iterable, Iterator
@@ -13,8 +12,8 @@ from etils import epath
 from tqdm import tqdm
 
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import LabelledVolume
 
 Record = dict[str, Any]
 """A decoded record: the features of `mbh_jax.data.records` as NumPy arrays, ints and bytes."""
@@ -70,12 +69,6 @@ def read_volumes(
         yield number, read_volume(index, number)
 
 
-def pixels_sha256(labelled: LabelledVolume) -> str:
-    """SHA-256 (hex) of a volume's HU as little-endian int16 and its labels, slice by slice."""
-    pixels = np.ascontiguousarray(labelled.volume.hu, "<i2").tobytes()
-    return hashlib.sha256(pixels + labelled.label.tobytes()).hexdigest()
-
-
 def progress(numbers: Iterable[int], what: str) -> tqdm:
     """A progress bar over volumes, on a terminal only."""
     return tqdm(numbers, desc=what, unit="volume", leave=False, disable=None)
@@ -107,7 +100,7 @@ def decoding_errors() -> tuple[type[Exception], ...]:
 
 
 def _records() -> ModuleType:
-    # Here and not above, so that a wrong path is told without waiting for TensorFlow.
+    # Here and not above, so that a wrong path is reported without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from mbh_jax.data import records

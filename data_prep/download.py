@@ -2,9 +2,9 @@
 
     python -m data_prep.download [--output data/raw] [--url https://a.mirror/label_192.zip]
 
-Goes on where an earlier attempt broke off, and checks the file's SHA-256 before it takes its name.
-BHSD (Wu et al., MLMI 2023, arXiv:2308.11298) has terms of its own: its dataset card says MIT, the
-authors' repository says non-commercial and no derivatives. See to it that your use agrees.
+Continues where an earlier attempt stopped, and checks the file's SHA-256 before it takes its name.
+BHSD (Wu et al., MLMI 2023, arXiv:2308.11298) has its own terms: its dataset card says MIT, the
+authors' repository says non-commercial and no derivatives. Check that your use agrees.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 
 URL = "https://huggingface.co/datasets/WuBiao/BHSD/resolve/main/label_192.zip"
@@ -34,7 +35,7 @@ _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 30.0
 _RETRY_WAIT_S = 2.0
 _FRUITLESS_ATTEMPTS = 3
-"""So many attempts in a row that bring nothing end the download."""
+"""The download ends after this many attempts in a row without a new byte."""
 
 
 class _BrokenOffError(Exception):
@@ -49,7 +50,7 @@ class _Size(NamedTuple):
 
 
 def download(url: str, target: Path, sha256: str) -> bool:
-    """Fetches `url` to `target`, by way of `<target>.part`, which a later call goes on with.
+    """Fetches `url` to `target`, by way of `<target>.part`, which a later call continues.
 
     Args:
         url: http or https.
@@ -81,7 +82,7 @@ def download(url: str, target: Path, sha256: str) -> bool:
             f"{url}: not the published file (SHA-256 {found[:12]}..., expected {sha256[:12]}...), "
             "so it was removed: try again, or another --url"
         )
-    part.replace(target)
+    files.replace_file(part, target)
     return True
 
 
@@ -144,7 +145,7 @@ def _attempt(url: str, part: Path) -> None:
             raise _BrokenOffError(error.reason) from None
         raise UserError(
             f"{urlsplit(url).netloc} cannot be reached ({error.reason}): connect this machine to "
-            f"the net, give the --url of a mirror, or bring {_NAME} from elsewhere"
+            f"the internet, give the --url of a mirror, or copy {_NAME} from elsewhere"
         ) from None
     except http.client.InvalidURL as error:
         raise UserError(f"--url {url}: {error}: give the file's address") from None

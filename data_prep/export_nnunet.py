@@ -7,7 +7,7 @@ makes `nnUNet_raw/Dataset501_HeadCT` with `imagesTr`, `labelsTr` (training and v
 
 - `splits_final.json`: nnU-Net looks for it in `nnUNet_preprocessed/Dataset501_HeadCT`, where it
   belongs once `nnUNetv2_plan_and_preprocess` has made that folder;
-- `split.json`: for `build_tfrecords --split`, so that the way back gives the same three splits.
+- `split.json`: for `build_tfrecords --split`, so that a conversion back gives the same splits.
 
 Volumes have the orientation, geometry and Hounsfield units that they were converted with. Volumes
 without voxel labels go to `imagesTs`.
@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import dataset
-from data_prep.folders import whole_folder
 from mbh_jax import files
-from mbh_jax.data.index import SPLIT_NAMES, SliceIndex, VolumeInfo
+from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
+from mbh_jax.data.schema import VolumeInfo
 from mbh_jax.errors import UserError, one_line_errors
-from mbh_jax.imageio.volume import write_label, write_volume
+from mbh_jax.imageio.nifti import write_label, write_volume
 from mbh_jax.labels import CLASS_NAMES
 
-_HELD = (
+_CONTENT = (
     *("imagesTr", "labelsTr", "imagesTs", "labelsTs"),
     *("dataset.json", "splits_final.json", "split.json"),
 )
@@ -55,7 +55,7 @@ def export(
     if not name.replace("-", "").replace("_", "").isalnum():
         raise UserError(f"--name {name!r}: give letters, digits, - and _ only")
     target = output / f"Dataset{number:03d}_{name}"
-    with whole_folder(target, _HELD, overwrite) as folder:
+    with files.whole_folder(target, _CONTENT, overwrite=overwrite) as folder:
         for volume_number, labelled in dataset.read_volumes(index, "volumes"):
             info = index.volumes[volume_number]
             side = "Tr" if _is_training(info) else "Ts"

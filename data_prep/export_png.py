@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from data_prep import dataset
-from data_prep.folders import whole_folder
+from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.errors import one_line_errors
 from mbh_jax.reporting.overlays import colourise
@@ -45,7 +45,7 @@ def export(
         UserError: if the folder is there or a record is damaged.
     """
     written = dict.fromkeys(SPLIT_NAMES, 0)
-    with whole_folder(output, FOLDERS.values(), overwrite) as folder:
+    with files.whole_folder(output, FOLDERS.values(), overwrite=overwrite) as folder:
         for split in SPLIT_NAMES:
             for kind in ("images", "masks"):
                 (folder / FOLDERS[split] / kind).mkdir(parents=True)
@@ -53,11 +53,11 @@ def export(
         for number, labelled in dataset.read_volumes(index, "volumes", numbers):
             info = index.volumes[number]
             for slice_index, (hu, label) in enumerate(
-                zip(labelled.volume.hu, labelled.label, strict=True)
+                zip(labelled.hu, labelled.label, strict=True)
             ):
                 if slices == "blood" and not label.any():
                     continue
-                name = f"{info.volume_id}_slice_{slice_index:03d}.png"
+                name = f"{labelled.volume_id}_slice_{slice_index:03d}.png"
                 place = folder / FOLDERS[info.split]
                 Image.fromarray(grey(hu)).save(place / "images" / name)
                 Image.fromarray(colourise(label)).save(place / "masks" / name)

@@ -1,4 +1,4 @@
-"""Decodes a converted dataset once and for all, for training without TensorFlow.
+"""Decodes a converted dataset once, for training without TensorFlow.
 
     python -m data_prep.pack_dataset --data_dir data/bhsd
 
@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from data_prep.folders import whole_folder
+from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.packed import (
     DTYPES,
@@ -49,12 +49,9 @@ def pack(index: SliceIndex) -> Path:
     if not of_shapes:
         raise UserError(f"{index.directory}: no slices with voxel labels")
     target = packed_dir(index)
-    held = {PACKED_INFO, *(path.name for path in target.glob("*.npy"))}
-    strangers = sorted({path.name for path in target.glob("*")} - held)
-    if strangers:
-        raise UserError(f"{target}: holds {strangers[0]}, which is not of a cache: remove it")
+    expected = {PACKED_INFO, *(path.name for path in target.glob("*.npy"))}
     with (
-        whole_folder(target, held, overwrite=True) as folder,
+        files.whole_folder(target, expected, overwrite=True) as folder,
         tqdm(
             desc="packed",
             total=sum(map(len, of_shapes.values())),
@@ -72,8 +69,8 @@ def pack(index: SliceIndex) -> Path:
 def _write_slices(
     index: SliceIndex, examples: np.ndarray, shape: InPlaneShape, folder: Path, progress: tqdm
 ) -> None:
-    """Writes the files of the slices of one matrix."""
-    # Here and not above, so that a wrong path is told without waiting for TensorFlow.
+    """Writes the files of the slices of one size."""
+    # Here and not above, so that a wrong path is reported without waiting for TensorFlow.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
     from mbh_jax.data import pipeline

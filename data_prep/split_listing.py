@@ -1,4 +1,4 @@
-"""A division of one's own: `{"train": [...], "validation": [...], "test": [...]}` in a JSON file.
+"""A division listed in a file: `{"train": [...], "validation": [...], "test": [...]}` in JSON.
 
 The names are volume ids or patient ids.
 """
@@ -44,14 +44,14 @@ def read(path: Path) -> dict[str, str]:
 def divide(listing: Mapping[str, str], cases: Sequence[Case]) -> dict[str, str]:
     """The split of each volume id: as its own name is listed or, if it is not, its patient's.
 
-    Listed names that no case has are passed over, so that a listing serves parts of a data set.
+    Listed names that no case has are ignored, so that a listing serves parts of a data set.
 
     Args:
         listing: of `read`.
         cases: all that are to be divided.
 
     Raises:
-        UserError: if a case is not listed, or a patient would be divided.
+        UserError: if a case is not listed, or a patient would be in two splits.
     """
     split_of: dict[str, str] = {}
     split_of_patient: dict[str, str] = {}

@@ -2,14 +2,14 @@
 
     official             BHSD's own 96/96; validation is drawn from its training side, by patient
     patient              0.7, 0.15 and 0.15 of the patients, stratified by the classes they have
-    patient:0.8,0.15,0.05    the same with shares of one's own
+    patient:0.8,0.15,0.05    the same with other shares
     kfold:5/0            the first of five stratified groups of patients is for test, the next one
                          for validation, the rest for training; 5/1 to 5/4 go round
     given                as the source has it, in folders train, valid and test
-    slice                slices shuffled and dealt out 80:15:5, whoever's they are: patients leak
+    slice                slices shuffled and divided 80:15:5, whoever the patient: patients leak
     my_split.json        {"train": [...], "validation": [...], "test": [...]}: volume or patient ids
 
-No patient is ever on two sides, but for `slice`, and for `given` where the source does so.
+No patient is ever in two splits, except by `slice`, and by `given` where the source does so.
 `bhsd_official_split.json` holds the names of BHSD's 96 training and 96 test volumes, facts copied
 from `dataset.json` of the authors' repository (Wu et al., MLMI 2023, arXiv:2308.11298).
 """
@@ -53,9 +53,9 @@ class SplitRule(NamedTuple):
     """A way to divide cases.
 
     Attributes:
-        metadata: how the split was made, for the dataset's metadata.
+        metadata: how the split was made, for metadata.json.
         split_of: gives the split of each volume id, of all cases and a seed.
-        by_slice: whether each slice is a case of its own.
+        by_slice: whether each slice is a separate case.
     """
 
     metadata: Mapping[str, Any]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from data_prep import dataset
-from data_prep.statistics import BLOOD, HU_BINS, NUM_HEIGHTS, VolumeRow
+from data_prep.measurements import BLOOD, HU_BINS, NUM_HEIGHTS, VolumeRow
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.imageio.volume import voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
@@ -52,7 +52,7 @@ def classes_figure(counts: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Slices and volumes that hold each kind of blood, by split.
 
     Args:
-        counts: of `data_prep.statistics.split_counts`.
+        counts: of `data_prep.measurements.split_counts`.
     """
     figure = Figure(figsize=(12, 4.8), layout="constrained")
     for axes, unit in zip(figure.subplots(1, 2), ("slices", "volumes"), strict=True):
@@ -124,7 +124,7 @@ def hu_figure(histograms: Mapping[str, np.ndarray]) -> Figure:
     """Density of the HU of each kind of blood, and of brain without it.
 
     Args:
-        histograms: of `data_prep.statistics.hu_histograms`.
+        histograms: of `data_prep.measurements.hu_histograms`.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.subplots()
@@ -156,7 +156,7 @@ def heights_figure(shares: np.ndarray) -> Figure:
     """Share of the slices at each height of a scan that hold each kind of blood.
 
     Args:
-        shares: of `data_prep.statistics.height_shares`.
+        shares: of `data_prep.measurements.height_shares`.
     """
     figure = Figure(figsize=(9, 4.6), layout="constrained")
     axes = figure.subplots()

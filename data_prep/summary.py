@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from data_prep.sources import CaseFacts, Source, png
+from data_prep.sources import CaseFacts, Source, pictures
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 
-def remarks(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
+def notes(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
     """Lines that say what layout was found, and what is worth knowing of the cases."""
     yield f"{source.name}: layout {source.layout}, {len(facts)} volumes"
     for fact in facts:
@@ -24,7 +24,7 @@ def remarks(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
     ]
     if healthy:
         yield f"{len(healthy)} volumes have labels without blood, such as {healthy[0]}"
-    if any(isinstance(fact.case.image, png.PngImage) for fact in facts):
+    if any(isinstance(fact.case.image, pictures.PngImage) for fact in facts):
         yield "PNG has no spacing: pixels count as 1 mm, so that volumes in mL mean nothing here"
 
 

@@ -23,10 +23,11 @@ from data_prep import checks, dataset
 from data_prep.checks import Finding
 from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError, one_line_errors
-from mbh_jax.imageio.volume import LabelledVolume, Volume
 
-_FRAME_HEADER_BYTES, _FRAME_FOOTER_BYTES = 12, 4
+_BEFORE_PAYLOAD_BYTES, _AFTER_PAYLOAD_BYTES = 12, 4
+"""Length and checksum before a record's payload, and checksum after it."""
 
 
 def verify(index: SliceIndex) -> list[Finding]:
@@ -54,7 +55,7 @@ def checksum_findings(index: SliceIndex) -> Iterator[Finding]:
     for number, path in enumerate(index.paths):
         if not _is_sound(path):
             for example in np.flatnonzero(index.file == number):
-                if not _frame_is_sound(index, int(example)):
+                if not _record_is_sound(index, int(example)):
                     message = f"slice {index.slice_index[example]}: its record fails its checksum"
                     volume_id = index.volumes[index.volume[example]].volume_id
                     yield Finding(volume_id, "checksum", message, fatal=True)
@@ -71,7 +72,7 @@ def place_findings(index: SliceIndex) -> Iterator[Finding]:
 
 
 def _is_sound(path: str) -> bool:
-    dataset.decoding_errors()  # TensorFlow is told to be quiet before it is first imported.
+    dataset.decoding_errors()  # Makes TensorFlow quiet before it is first imported.
     import tensorflow as tf
 
     try:
@@ -82,14 +83,14 @@ def _is_sound(path: str) -> bool:
     return True
 
 
-def _frame_is_sound(index: SliceIndex, example: int) -> bool:
-    start = int(index.offset[example]) - _FRAME_HEADER_BYTES
-    size = _FRAME_HEADER_BYTES + int(index.length[example]) + _FRAME_FOOTER_BYTES
+def _record_is_sound(index: SliceIndex, example: int) -> bool:
+    start = int(index.offset[example]) - _BEFORE_PAYLOAD_BYTES
+    size = _BEFORE_PAYLOAD_BYTES + int(index.length[example]) + _AFTER_PAYLOAD_BYTES
     with epath.Path(index.paths[index.file[example]]).open("rb") as stream:
         stream.seek(start)
-        frame = stream.read(size)
+        record = stream.read(size)
     with tempfile.NamedTemporaryFile() as file:
-        file.write(frame)
+        file.write(record)
         file.flush()
         return _is_sound(file.name)
 
@@ -109,7 +110,7 @@ def _volume_findings(
             yield Finding(info.volume_id, "decoding", message, fatal=True)
     if len(records) < info.num_slices:
         return
-    mismatches = list(checks.record_findings(info, index.pixels_per_class[examples], records))
+    mismatches = list(checks.record_findings(info, records))
     yield from mismatches
     for record in records:
         image = record["image"]
@@ -119,15 +120,11 @@ def _volume_findings(
     if any(finding.check in ("shape", "slice order") for finding in mismatches):
         return
     labelled = LabelledVolume(
-        info.volume_id,
-        info.patient_id,
-        Volume(np.stack([r["image"] for r in records]), info.affine, info.stored_axcodes),
-        np.stack([r["label"] for r in records]),
-        has_label=info.has_label,
-        case_label=info.case_label,
-        spacing_known=info.spacing_known,
+        **info.facts,
+        hu=np.stack([record["image"] for record in records]),
+        label=np.stack([record["label"] for record in records]),
     )
-    if dataset.pixels_sha256(labelled) != info.sha256:
+    if labelled.sha256 != info.sha256:
         message = "pixels are not those that were converted"
         yield Finding(info.volume_id, "checksum", message, fatal=True)
     yield from checks.volume_findings(labelled, index.split_method["method"] == "slice")

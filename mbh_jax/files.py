@@ -1,16 +1,29 @@
-"""Files that are whole or absent: written beside their place under a passing name, then renamed."""
+"""Files and folders that are whole or absent: written under a temporary name, then renamed.
 
+The only module that writes and renames.
+"""
+
+import contextlib
 import csv
 import io
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import secrets
+import shutil
+import tempfile
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from etils import epath
 from PIL import Image
+
+from mbh_jax.errors import UserError
+
+_MAX_SUFFIX = 16
+"""Characters of a suffix that a temporary name keeps, since file names may not be long."""
 
 
 def is_remote(path: epath.PathLike) -> bool:
@@ -18,27 +31,100 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
-def atomic_write_bytes(path: epath.PathLike, data: bytes) -> None:
-    """Writes `data` to `path` and makes its folders; a reader sees the old file or the new one."""
+@contextlib.contextmanager
+def atomic_path(path: epath.PathLike) -> Iterator[Path]:
+    """A path to write a file to, which takes the place of `path` once the block ends without error.
+
+    The folders of `path` are made. A reader sees the old file or the new one, never a part; if the
+    block raises, the old file stays. The path that is given has the suffixes of `path`.
+    """
     path = epath.Path(path)
+    suffix = "".join(path.suffixes[-2:])[-_MAX_SUFFIX:]
+    name = f".partial-{secrets.token_hex(6)}{suffix}"
     if is_remote(path):
-        # An object appears when it is whole.
-        path.write_bytes(data)
+        # An object appears once it is whole.
+        with tempfile.TemporaryDirectory() as folder:
+            partial = Path(folder) / name
+            yield partial
+            path.write_bytes(partial.read_bytes())
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = Path(path.with_name(name))
     try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        yield partial
+        replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
 
 
+def replace_file(whole: epath.PathLike, path: epath.PathLike) -> None:
+    """Moves a local file that is whole to `path`, in one step that survives a power cut."""
+    whole = Path(whole)
+    with whole.open("rb+") as file:
+        os.fsync(file.fileno())
+    whole.replace(path)
+
+
+def atomic_write_bytes(path: epath.PathLike, data: bytes) -> None:
+    """Writes `data` to `path` and makes its folders; a reader sees the old file or the new one."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def atomic_write_text(path: epath.PathLike, text: str) -> None:
+    """`atomic_write_bytes` of `text` in UTF-8."""
+    atomic_write_bytes(path, text.encode())
+
+
+@contextlib.contextmanager
+def whole_folder(target: Path, expected: Collection[str], *, overwrite: bool) -> Iterator[Path]:
+    """A folder to fill, which takes the place of `target` once the block ends without an error.
+
+    Args:
+        target: where it goes.
+        expected: names of what such a folder holds; a folder with anything else is not replaced.
+        overwrite: replace a folder that is there.
+
+    Raises:
+        UserError: if `target` is there and may not be replaced.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"{target}: is a file: give a folder")
+    there = sorted(child.name for child in target.iterdir()) if target.exists() else []
+    if there and not overwrite:
+        raise UserError(f"{target}: exists: give --overwrite to replace it, or another --output")
+    if others := [name for name in there if name not in expected]:
+        raise UserError(
+            f"{target}: holds {others[0]}, which was not written by this program: move it away, or "
+            "give another folder"
+        )
+    partial = target.with_name(f".{target.name}.incomplete")
+    shutil.rmtree(partial, ignore_errors=True)  # What a killed run left.
+    (partial / "new").mkdir(parents=True)
+    try:
+        yield partial / "new"
+        replace_folder(partial / "new", target, partial / "old")
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(whole: Path, target: Path, old: Path) -> None:
+    """Moves a local folder that is whole to `target`.
+
+    What was at `target` goes to `old`, and back if the move fails.
+    """
+    if target.exists():
+        target.rename(old)
+    try:
+        whole.rename(target)
+    except BaseException:  # Ctrl-C too: whoever called may remove `old`.
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+
+
 def move_folder(source: epath.PathLike, target: epath.PathLike) -> None:
-    """Moves a folder, in the place of what `target` held before."""
+    """Moves a folder, local or remote, and replaces what `target` held before."""
     source, target = epath.Path(source), epath.Path(target)
     if target.exists():
         target.rmtree()
@@ -55,13 +141,8 @@ def move_folder(source: epath.PathLike, target: epath.PathLike) -> None:
     source.rmtree()
 
 
-def atomic_write_text(path: epath.PathLike, text: str) -> None:
-    """`atomic_write_bytes` of `text` in UTF-8."""
-    atomic_write_bytes(path, text.encode())
-
-
 def json_ready(value: Any) -> Any:
-    """`value` as what strict JSON can say.
+    """`value` as strict JSON can hold it.
 
     NumPy arrays become lists, NumPy scalars Python's; numbers that are not finite become None,
     since JSON has no NaN.
@@ -91,9 +172,9 @@ def _cell(value: Any) -> str:
 def write_csv(
     path: epath.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
 ) -> None:
-    """Writes rows under a head line.
+    """Writes rows under a line of column names.
 
-    A float is written with as many digits as bring the same float back; NaN and None are empty.
+    A float is written with as many digits as give the same float when read; NaN and None are empty.
 
     Raises:
         KeyError: a row lacks a column.

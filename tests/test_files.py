@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mbh_jax import files
+from mbh_jax.errors import UserError
 
 
 def test_atomic_write_makes_folders_and_replaces(tmp_path):
@@ -30,6 +31,45 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         files.atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_path_to_write_to_keeps_its_suffix_and_may_have_a_long_name(tmp_path):
+    path = tmp_path / "new" / ("x" * 240 + ".nii.gz")
+    with files.atomic_path(path) as partial:
+        assert partial.name.endswith(".nii.gz")
+        partial.write_bytes(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    with pytest.raises(KeyboardInterrupt), files.atomic_path(path) as partial:
+        partial.write_bytes(b"ha")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_is_replaced_once_the_new_one_is_whole(tmp_path):
+    target = tmp_path / "out"
+    for content in ("first", "second"):
+        with files.whole_folder(target, ["a"], overwrite=True) as folder:
+            (folder / "a").write_text(content)
+    assert (target / "a").read_text() == "second"
+    with (
+        pytest.raises(KeyboardInterrupt),
+        files.whole_folder(target, ["a"], overwrite=True) as folder,
+    ):
+        (folder / "a").write_text("half")
+        raise KeyboardInterrupt
+    assert (target / "a").read_text() == "second"
+    assert list(tmp_path.iterdir()) == [target]
+    for names, overwrite, message in (
+        (["a"], False, "exists: give --overwrite"),
+        (["b"], True, "holds a, which was not written by this program"),
+    ):
+        with (
+            pytest.raises(UserError, match=message),
+            files.whole_folder(target, names, overwrite=overwrite),
+        ):
+            pass
 
 
 def test_json_is_strict_and_free_of_numpy(tmp_path):

@@ -83,18 +83,18 @@ def prepare_output(output: Path, overwrite: bool) -> None:
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output} is a file: give a folder")
-    held = sorted(child.name for child in output.iterdir()) if output.exists() else []
-    if held and not overwrite:
+    there = sorted(child.name for child in output.iterdir()) if output.exists() else []
+    if there and not overwrite:
         raise UserError(
             f"--output {output} is not empty: add --overwrite to replace it, or give another folder"
         )
-    strangers = [name for name in held if name not in (IMAGES, LABELS)]
-    if strangers:
+    others = [name for name in there if name not in (IMAGES, LABELS)]
+    if others:
         raise UserError(
-            f"--output {output} holds {strangers[0]!r}, which is not of a phantom data set: "
+            f"--output {output} holds {others[0]!r}, which is not part of a phantom data set: "
             "give another folder"
         )
-    for name in held:
+    for name in there:
         shutil.rmtree(output / name)
 
 

@@ -2,7 +2,7 @@
 
 In all 192 real label files `scl_slope` and `scl_inter` are NaN, `pixdim[0]` is -1, the qform is the
 only valid geometry (`sform_code` 0, rows of zeros) and `regular` is "r". Header and data are packed
-here byte for byte, since a library's writer would put right what must stay wrong.
+here byte for byte, since a library's writer would correct what must stay wrong.
 """
 
 import gzip
@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data_prep.phantom.head import Head
+from mbh_jax import files
 
 IMAGES = "images"
 LABELS = "ground truths"
@@ -25,12 +26,8 @@ SINGLE_FILE_OFFSET = 352.0
 def write_head(head: Head, output: Path) -> None:
     """Writes `images/NAME.nii.gz` and `ground truths/NAME.nii.gz` below `output`, each whole."""
     for folder, voxels in ((IMAGES, head.hu), (LABELS, head.label)):
-        directory = output / folder
-        directory.mkdir(parents=True, exist_ok=True)
-        target = directory / f"{head.name}.nii.gz"
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_bytes(_compressed(nifti_bytes(head, voxels)))
-        partial.replace(target)
+        path = output / folder / f"{head.name}.nii.gz"
+        files.atomic_write_bytes(path, _compressed(nifti_bytes(head, voxels)))
 
 
 def nifti_bytes(head: Head, voxels: npt.NDArray[np.int16] | npt.NDArray[np.uint16]) -> bytes:

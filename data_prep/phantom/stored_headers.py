@@ -1,4 +1,4 @@
-"""Phantoms in the headers of real files: a stand-in for a data set that is not at hand.
+"""Phantoms in the headers of real files: a stand-in for a data set that is not available.
 
 A table of NIfTI-1 headers (CSV: a row a file, `filename` and columns named as the header's fields)
 gives each phantom a name, a number of slices, spacing, gantry tilt and every other field, byte for

@@ -1,4 +1,4 @@
-"""Where volumes come from: a zip or folder in any of `layouts.LAYOUTS`, found out by looking."""
+"""Where volumes come from: a zip or folder in any of `layouts.LAYOUTS`, which is recognised."""
 
 import dataclasses
 import itertools
@@ -41,7 +41,7 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
 
     Args:
         path: where to look; the data set may lie below it.
-        layout: one of `LAYOUTS`; found out by looking if None.
+        layout: one of `LAYOUTS`; recognised from its files if None.
         options: how to read it.
 
     Raises:

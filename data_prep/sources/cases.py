@@ -1,7 +1,7 @@
-"""Cases of a source: where a volume's voxels are, whose it is, and how it is read.
+"""Cases of a source: where a volume's voxels are, which patient's it is, and how it is read.
 
-Everything read from a case is a function of the case alone, so that cases may be read in any order
-and by any process.
+What is read from a case depends on the case alone, so that cases may be read in any order and by
+any process.
 """
 
 import dataclasses
@@ -12,19 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.sources import png
+from data_prep.sources import pictures
 from data_prep.sources.files import SourceFile
-from data_prep.sources.png import PngImage, PngMask
+from data_prep.sources.pictures import PngImage, PngMask
+from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import (
-    Header,
-    LabelledVolume,
-    Volume,
-    affine_distance_mm,
-    read_header,
-    read_label_like,
-    read_volume,
-)
+from mbh_jax.imageio.nifti import Header, read_header, read_label_like, read_volume
+from mbh_jax.imageio.volume import affine_distance_mm
 
 _BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
 _SAME_PLACE_MM = 0.01
@@ -48,7 +42,7 @@ class NiftiLabel:
 
 @dataclass(frozen=True)
 class Case:
-    """One volume: its image, its label and whose it is.
+    """One volume: its image, its label and its patient.
 
     With `slice_index` (0 the most inferior) it is that one slice, see `cut_to_slices`.
 
@@ -120,8 +114,7 @@ def read_facts(case: Case) -> CaseFacts:
         UserError: as `read_case`.
     """
     labelled, notes = _read(case)
-    slices, rows, columns = labelled.volume.hu.shape
-    return CaseFacts(case, (slices, rows, columns), labelled.pixels_per_class, notes)
+    return CaseFacts(case, labelled.shape, labelled.pixels_per_class, notes)
 
 
 def read_case(case: Case) -> LabelledVolume:
@@ -137,7 +130,7 @@ def read_case(case: Case) -> LabelledVolume:
 
 
 def cut_to_slices(facts: CaseFacts) -> list[CaseFacts]:
-    """A case for each slice of a case: volumes of one slice, with the place and spacing it had."""
+    """A case for each slice of a case: volumes of one slice, with its place and spacing."""
     _, rows, columns = facts.shape
     return [
         CaseFacts(
@@ -166,11 +159,9 @@ def _read_slice(case: Case, slice_index: int) -> LabelledVolume:
     return dataclasses.replace(
         labelled,
         volume_id=case.volume_id,
-        volume=Volume(
-            labelled.volume.hu[slice_index : slice_index + 1],
-            labelled.volume.affine @ to_slice,
-            labelled.volume.stored_axcodes,
-        ),
+        shape=(1, *labelled.shape[1:]),
+        affine=labelled.affine @ to_slice,
+        hu=labelled.hu[slice_index : slice_index + 1],
         label=labelled.label[slice_index : slice_index + 1],
     )
 
@@ -184,7 +175,7 @@ def _read_kept(case: Case) -> LabelledVolume:
 def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
     """A whole case and its notes."""
     if isinstance(case.image, PngImage):
-        volume, notes = png.read_image(case.image)
+        volume, notes = pictures.read_image(case.image)
         header = None
     else:
         with case.image.open() as stream:
@@ -197,25 +188,23 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
             f"{case.image.name}: all voxels are {low}: give the CT in HU, or remove the case"
         )
     if case.label is None:
-        label = np.zeros(volume.hu.shape, np.uint8)
+        label = np.zeros(volume.shape, np.uint8)
     elif isinstance(case.label, PngMask):
-        label = png.read_mask(case.label, (volume.hu.shape[1], volume.hu.shape[2]))
+        label = pictures.read_mask(case.label, volume.shape[1:])
     else:
         assert header is not None
         label, label_notes = _read_nifti_label(case.label, header)
         notes = (*notes, *label_notes)
-    return (
-        LabelledVolume(
-            case.volume_id,
-            case.patient_id,
-            volume,
-            label,
-            has_label=case.label is not None,
-            case_label=case.case_label,
-            spacing_known=not isinstance(case.image, PngImage),
-        ),
-        notes,
+    labelled = LabelledVolume.of(
+        volume,
+        label,
+        volume_id=case.volume_id,
+        patient_id=case.patient_id,
+        has_label=case.label is not None,
+        case_label=case.case_label,
+        spacing_known=not isinstance(case.image, PngImage),
     )
+    return labelled, notes
 
 
 def _header_notes(image: Header) -> tuple[str, ...]:
@@ -254,7 +243,7 @@ def _read_nifti_label(
 
 
 def majority(labels: list[np.ndarray]) -> np.ndarray:
-    """The label that most annotators give each voxel; of equals the smallest, so background first.
+    """The label that most annotators give each voxel; where several tie, the smallest of them.
 
     Args:
         labels: uint8 arrays of one shape.

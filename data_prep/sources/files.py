@@ -107,7 +107,7 @@ def stem(file: PurePosixPath) -> str:
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Files, also in folders that are linked in; links that lead nowhere too, to be told of."""
+    """Files, also in linked folders; links that lead nowhere too, so that they are reported."""
     entered: set[str] = set()
 
     def refuse(error: OSError) -> None:
@@ -117,7 +117,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
 
     for parent, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
         folders.sort()
-        # A link to a folder above would go round for ever.
+        # A link to a folder above would never end.
         place = os.path.realpath(parent)
         if place in entered:
             folders.clear()

@@ -1,7 +1,7 @@
-"""How data sets are laid out, found out by looking.
+"""How data sets are laid out, recognised from their files.
 
 Each layout is a pair of functions: `find` gives the folders in a listing that hold such a data set,
-and `cases` lists one's cases. Folders and files that belong to no layout are passed over.
+and `cases` lists one's cases. Folders and files that belong to no layout are ignored.
 """
 
 import itertools
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from data_prep.sources import png
 from data_prep.sources.cases import BadCase, Case, NiftiLabel, patient_of
 from data_prep.sources.files import Listing, SourceFile, is_volume, stem
 from data_prep.sources.pairing import (
@@ -23,7 +22,9 @@ from data_prep.sources.pairing import (
     volumes_in,
     without_partner,
 )
+from data_prep.sources.pictures import PngImage, PngMask, volume_and_slice
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.png import CLASS_RGB, Rgb
 from mbh_jax.labels import CLASS_NAMES, LABELS
 
 BHSD_IMAGES, BHSD_LABELS = "images", "ground truths"
@@ -39,7 +40,7 @@ _ANNOTATOR = re.compile(r"label_annot_(\w+)")
 
 @dataclass(frozen=True)
 class Options:
-    """What a user can say about how files are read.
+    """What a user can choose about how files are read.
 
     Attributes:
         annotator: of MBH-Seg25: "majority", "all", or one annotator's number.
@@ -48,7 +49,7 @@ class Options:
     """
 
     annotator: str = "majority"
-    rgb_map: Mapping[png.Rgb, int] | None = None
+    rgb_map: Mapping[Rgb, int] | None = None
     flip_rows: bool = False
 
 
@@ -60,7 +61,7 @@ class Layout(NamedTuple):
 
     Attributes:
         what: the files, for errors.
-        options: those of `Options` that mean something here.
+        options: those of `Options` that apply to this layout.
     """
 
     find: Callable[[Listing], set[PurePosixPath]]
@@ -125,7 +126,7 @@ def _find_png(listing: Listing) -> set[PurePosixPath]:
 
 
 def _png(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
-    rgb_map = tuple((options.rgb_map or png.CLASS_RGB).items())
+    rgb_map = tuple((options.rgb_map or CLASS_RGB).items())
     cases, bad = [], []
     for folder, given_split in [
         (root, None),
@@ -138,7 +139,7 @@ def _png(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
         bad += without_partner(masks, names_of(images, bad_images), "images")
         slices_of: dict[str, list[tuple[int, str]]] = {}
         for name in sorted(images.keys() & masks.keys()):
-            patient_id, number = png.volume_and_slice(name)
+            patient_id, number = volume_and_slice(name)
             slices_of.setdefault(patient_id, []).append((number, name))
         for patient_id, slices in slices_of.items():
             slices.sort()
@@ -150,8 +151,8 @@ def _png(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
                 Case(
                     f"{patient_id}_{given_split}" if given_split else patient_id,
                     patient_of(patient_id),
-                    png.PngImage(tuple(images[name] for name in names), options.flip_rows),
-                    png.PngMask(tuple(masks[name] for name in names), rgb_map, options.flip_rows),
+                    PngImage(tuple(images[name] for name in names), options.flip_rows),
+                    PngMask(tuple(masks[name] for name in names), rgb_map, options.flip_rows),
                     given_split=given_split,
                 )
             )

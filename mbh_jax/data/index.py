@@ -5,7 +5,6 @@ Reads `metadata.json` (what the conversion wrote about each volume and slice) an
 opens them.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import numpy as np
 from etils import epath
 
 from mbh_jax.data.record_offsets import locate_records
+from mbh_jax.data.schema import METADATA_FORMAT, VolumeInfo, fingerprint
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
 
@@ -25,45 +25,7 @@ SPLIT_NAMES = ("train", "validation", "test")
 DATASET_NAME = "head_ct"
 """Name of the dataset to tensorflow-datasets."""
 
-METADATA_FORMAT = 2
-"""Version of metadata.json's layout."""
-
 _CONVERT = "python -m data_prep.build_tfrecords --source SCANS --output"
-
-
-@dataclass(frozen=True, eq=False)
-class VolumeInfo:
-    """What is known of one volume; axes and affine as in `mbh_jax.imageio.volume`.
-
-    Attributes:
-        shape: slices, rows, columns.
-        spacing_mm: between neighbouring columns, rows and slices.
-        affine: (4, 4) float64, voxel (column, row, slice) to RAS+ mm.
-        stored_axcodes: orientation of the source file, such as "LAS".
-        sha256: hash (hex) of the pixels of image and label.
-        has_label: whether it has voxel labels.
-        case_label: what is known of the whole volume where there are none, such as "nobleed".
-        spacing_known: whether spacing and affine are true millimetres, which pictures have not.
-        notes: what the conversion found worth saying.
-    """
-
-    volume_id: str
-    patient_id: str
-    split: str
-    shape: tuple[int, int, int]
-    spacing_mm: np.ndarray
-    affine: np.ndarray
-    stored_axcodes: str
-    sha256: str
-    has_label: bool
-    case_label: str
-    spacing_known: bool
-    notes: tuple[str, ...]
-
-    @property
-    def num_slices(self) -> int:
-        """Number of slices, all of which are in the dataset."""
-        return self.shape[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +39,8 @@ class SliceIndex:
         volume: (N,) int32, index into `volumes`.
         slice_index: (N,) int32, 0 is the most inferior slice of its volume.
         pixels_per_class: (N, 6) int64.
-        files: names of the TFRecord files; empty, as are the next three, where `load` was not to
-            look for records.
+        files: names of the TFRecord files; empty, as are the next three, if loaded without
+            records.
         file: (N,) int32, index into `files`.
         offset: (N,) int64, first byte of the record's payload in its file.
         length: (N,) int64, bytes of the payload.
@@ -123,9 +85,8 @@ class SliceIndex:
                 "--overwrite"
             )
         try:
-            volumes = tuple(_volume_info(volume) for volume in metadata["volumes"])
+            volumes = tuple(map(VolumeInfo.from_row, metadata["volumes"]))
             split_of_volume = [SPLIT_NAMES.index(volume.split) for volume in volumes]
-            counts = [np.asarray(v["pixels_per_class"], np.int64) for v in metadata["volumes"]]
             split_method, digest = metadata["split"], fingerprint(metadata["volumes"])
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(
@@ -149,7 +110,7 @@ class SliceIndex:
             split=np.repeat(np.asarray(split_of_volume, np.int32), slices_in),
             volume=np.repeat(np.arange(len(volumes), dtype=np.int32), slices_in),
             slice_index=np.concatenate([np.arange(size, dtype=np.int32) for size in slices_in]),
-            pixels_per_class=np.concatenate(counts),
+            pixels_per_class=np.concatenate([volume.pixels_per_class for volume in volumes]),
             files=files,
             file=file,
             offset=offset,
@@ -236,49 +197,6 @@ def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:
         names = ", ".join(str(directory.relative_to(path)) for directory in found)
         raise UserError(f"{path}: several datasets ({names}): name one of them")
     return found[0]
-
-
-def fingerprint(volumes: list[dict[str, Any]]) -> str:
-    """SHA-256 (hex) over what identifies a dataset: ids, splits, geometry and pixel hashes.
-
-    Args:
-        volumes: metadata.json's volume table.
-    """
-    identity = [
-        [
-            volume[key]
-            for key in (
-                "volume_id",
-                "patient_id",
-                "split",
-                "shape",
-                "affine",
-                "sha256",
-                "has_label",
-                "spacing_known",
-            )
-        ]
-        for volume in volumes
-    ]
-    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-
-
-def _volume_info(volume: dict[str, Any]) -> VolumeInfo:
-    slices, rows, columns = volume["shape"]
-    return VolumeInfo(
-        volume_id=volume["volume_id"],
-        patient_id=volume["patient_id"],
-        split=volume["split"],
-        shape=(slices, rows, columns),
-        spacing_mm=np.asarray(volume["spacing_mm"], np.float64),
-        affine=np.asarray(volume["affine"], np.float64),
-        stored_axcodes=volume["stored_axcodes"],
-        sha256=volume["sha256"],
-        has_label=volume["has_label"],
-        case_label=volume["case_label"],
-        spacing_known=volume["spacing_known"],
-        notes=tuple(volume["notes"]),
-    )
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

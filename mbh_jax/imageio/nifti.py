@@ -1,214 +1,138 @@
-"""What NIfTI files store: bytes to header and voxels on the stored axes, damage told in one line.
+"""NIfTI files to volumes and labels in the program's orientation, and back.
 
-Reads from any stream (a file, or a member of a zip), to the end, so that gzip checks its checksum.
-Orientation is `mbh_jax.imageio.volume`'s business.
+`mbh_jax.imageio.nifti_file` reads what the files store; `mbh_jax.imageio.volume` turns it.
 """
 
-import contextlib
-import gzip
-import struct
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.spatialimages import HeaderDataError
 
+from mbh_jax import files
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.nifti_file import Header, read_header, read_stored, source_name
+from mbh_jax.imageio.volume import (
+    Volume,
+    turn_affine_to_program,
+    turn_to_program,
+    turn_to_stored,
+)
+from mbh_jax.labels import NUM_CLASSES
 
-_NIFTI1_HEADER_BYTES = 348
-_NIFTI2_HEADER_BYTES = 540
-_GZIP_MAGIC = b"\x1f\x8b"
-_EXTENSION_FLAG_BYTES = 4
-"""Between header and voxels there are at least these, which say whether extensions follow."""
-_EXTENSION_BYTES = 1 << 24
-"""So long may extensions be: a header that puts voxels further on is wrong, or out to do harm."""
-_TRAILING_BYTES = 1 << 20
-"""Bytes after the voxels that are read, to reach gzip's checksum, and otherwise ignored."""
-_MAX_VOXELS = 1 << 28
-"""1,024 slices of 512 x 512: a header that says more is wrong, or out to fill the memory."""
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """What a NIfTI file's header says, as stored.
-
-    Attributes:
-        shape: voxels along the stored axes (i, j, k).
-        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm; the sform, or the qform where
-            that is not usable.
-        qform: the qform's affine where both are usable.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    qform: np.ndarray | None = None
-
-    @property
-    def axcodes(self) -> str:
-        """Where the stored axes point to, such as "LAS"."""
-        return "".join(nibabel.aff2axcodes(self.affine))
+__all__ = [
+    "Header",
+    "read_header",
+    "read_label",
+    "read_label_like",
+    "read_volume",
+    "write_label",
+    "write_volume",
+]
 
 
-def read_header(source: Path | BinaryIO, name: str | None = None) -> Header:
-    """Reads and checks the header only.
+def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
+    """Reads a CT volume and turns it to the program's orientation.
+
+    A NaN or zero slope means no scaling. Values that are not whole are rounded to whole HU.
 
     Args:
-        source: a .nii or .nii.gz file, or such a file open for reading.
+        source: a .nii or .nii.gz file (NIfTI-1 or -2, either byte order), or one open for reading.
         name: what errors call it; the path unless given.
 
     Raises:
-        UserError: if it is not NIfTI, is not a 3-D volume of numbers or has no usable geometry.
+        UserError: if it cannot be read, or holds NaN, infinite or impossible HU.
     """
     name = source_name(source, name)
-    with _errors_named(name), _open(source) as stream:
-        header, _ = _parse_header(stream, name)
-    return _checked_header(header, name)
-
-
-def read_stored(source: Path | BinaryIO, name: str) -> tuple[Header, np.ndarray]:
-    """Reads the header, and the voxels on the stored axes (i, j, k), scaled if the header says so.
-
-    A slope that is NaN or zero means no scaling.
-
-    Raises:
-        UserError: as `read_header`, and if the file is truncated or fails its checksum.
-    """
-    with _errors_named(name), _open(source) as stream:
-        nifti_header, raw = _parse_header(stream, name)
-        header = _checked_header(nifti_header, name)
-        data_start = _data_start(nifti_header, len(raw), name)
-        data_bytes = int(np.prod(header.shape)) * nifti_header.get_data_dtype().itemsize
-        # A read to the end of the file makes gzip check its checksum; the limit stops bombs.
-        most = data_start + data_bytes + _TRAILING_BYTES - len(raw)
-        body = stream.read(most + 1)
-        if len(body) > most:
-            raise UserError(
-                f"{name}: goes on after its {data_bytes} bytes of voxels, against its header: "
-                "fetch it again"
-            )
-        data = body[data_start - len(raw) :][:data_bytes]
-        if len(data) < data_bytes:
-            raise UserError(
-                f"{name}: truncated: {len(data)} of {data_bytes} bytes of voxels: fetch it again"
-            )
-        stored = np.frombuffer(data, nifti_header.get_data_dtype()).reshape(header.shape, order="F")
-        if np.isinf(nifti_header["scl_slope"]):
-            raise UserError(f"{name}: scl_slope is infinite: give 1 there if voxels are HU")
-        slope, inter = nifti_header.get_slope_inter()
-    if slope is not None and (slope, inter) != (1.0, 0.0):
-        stored = stored.astype(np.float64) * slope + inter
-    return header, stored
-
-
-def source_name(source: Path | BinaryIO, name: str | None) -> str:
-    """What errors call a source: `name` if given."""
-    return name or str(source if isinstance(source, Path) else getattr(source, "name", "volume"))
-
-
-@contextlib.contextmanager
-def _errors_named(name: str) -> Iterator[None]:
-    """Turns what reading a damaged file raises into one line with the file's name."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{name}: truncated or damaged ({error}): fetch it again") from None
-    except (ImageFileError, HeaderDataError, struct.error, KeyError, ValueError) as error:
+    header, stored = read_stored(source, name)
+    if stored.dtype.kind == "f" and not np.isfinite(stored).all():
+        raise UserError(f"{name}: NaN or infinite voxels: repair or remove the volume")
+    low, high = stored.min(), stored.max()
+    limits = np.iinfo(np.int16)
+    if low < limits.min or high > limits.max:
         raise UserError(
-            f"{name}: not a readable NIfTI volume ({error}): write it again as a CT in HU"
-        ) from None
-    except OSError as error:
-        raise UserError(
-            f"{name}: cannot be read ({error.strerror or error}): check the file and its "
-            "permissions"
-        ) from None
-
-
-@contextlib.contextmanager
-def _open(source: Path | BinaryIO) -> Iterator[BinaryIO]:
-    """A stream of the decompressed bytes, whether or not the file is gzip."""
-    with contextlib.ExitStack() as stack:
-        stream = stack.enter_context(source.open("rb")) if isinstance(source, Path) else source
-        magic = stream.read(len(_GZIP_MAGIC))
-        stream.seek(0)
-        if magic == _GZIP_MAGIC:
-            unzipped = stack.enter_context(gzip.GzipFile(fileobj=stream, mode="rb"))
-            yield cast(BinaryIO, unzipped)
-        else:
-            yield stream
-
-
-def _parse_header(
-    stream: BinaryIO, name: str
-) -> tuple[nibabel.Nifti1Header | nibabel.Nifti2Header, bytes]:
-    """The header and the bytes it was made of."""
-    raw = stream.read(_NIFTI1_HEADER_BYTES)
-    kinds = {
-        _NIFTI1_HEADER_BYTES: nibabel.Nifti1Header,
-        _NIFTI2_HEADER_BYTES: nibabel.Nifti2Header,
-    }
-    sizes = {size for code in "<>" for size in struct.unpack(f"{code}i", raw[:4].ljust(4))}
-    size = next((size for size in kinds if size in sizes), None)
-    if size is None:
-        raise UserError(f"{name}: not a NIfTI file: give .nii or .nii.gz volumes")
-    raw += stream.read(size - len(raw))
-    if len(raw) < size:
-        raise UserError(f"{name}: truncated in the header: fetch it again")
-    header = kinds[size](raw, check=False)  # The check would put 1 mm where spacing is 0.
-    if not header["magic"].item().startswith(b"n+"):
-        raise UserError(f"{name}: not a single-file NIfTI: give .nii or .nii.gz volumes")
-    return header, raw
-
-
-def _data_start(header: nibabel.Nifti1Header, header_bytes: int, name: str) -> int:
-    """The byte where voxels begin; readers disagree on what 0 and others in the header mean."""
-    offset = float(header["vox_offset"])
-    first = header_bytes + _EXTENSION_FLAG_BYTES
-    if not first <= offset <= first + _EXTENSION_BYTES:
-        raise UserError(
-            f"{name}: vox_offset {offset:g}, where voxels cannot begin: write it again, with "
-            f"{first} unless there are extensions"
+            f"{name}: values from {low:g} to {high:g} cannot be Hounsfield units: give CT in HU"
         )
-    return int(offset)
-
-
-def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: str) -> Header:
-    with _errors_named(name):
-        dtype = header.get_data_dtype()
-        shape = tuple(int(size) for size in header.get_data_shape())
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if dtype.kind not in "iuf":
-        raise UserError(f"{name}: voxels of type {dtype} are not single numbers: give a CT volume")
-    if len(shape) != 3 or min(shape) < 1:
-        raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
-    if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
-        raise UserError(f"{name}: shape {shape} is too large for a head CT: check its header")
-    usable = [
-        np.asarray(affine, np.float64)
-        for affine, code in (header.get_sform(coded=True), _qform(header))
-        if code and affine is not None and _usable(affine)
-    ]
-    if usable:
-        return Header((shape[0], shape[1], shape[2]), *usable)
-    raise UserError(
-        f"{name}: no usable geometry: neither sform nor qform holds a finite affine with spacing "
-        "above zero: restore it in the file"
+    if stored.dtype.kind == "f":
+        stored = np.rint(stored)
+    return Volume(
+        turn_to_program(stored.astype(np.int16), header.axcodes),
+        turn_affine_to_program(header.affine, header.shape),
+        header.axcodes,
     )
 
 
-def _qform(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, int]:
-    try:
-        return header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):
-        return None, 0
+def read_label(source: Path | BinaryIO, name: str | None = None) -> tuple[np.ndarray, Header]:
+    """Reads a label volume and turns it to the program's orientation by its own affine.
+
+    Returns:
+        The (slices, rows, columns) uint8 labels, and the header, to compare with the image's.
+
+    Raises:
+        UserError: if it cannot be read, or holds a value that is not one of 0..5.
+    """
+    name = source_name(source, name)
+    header, stored = read_stored(source, name)
+    return turn_to_program(_checked_label(stored, name), header.axcodes), header
 
 
-def _usable(affine: np.ndarray) -> bool:
-    return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-9
+def read_label_like(
+    source: Path | BinaryIO, image: Header, name: str | None = None
+) -> tuple[np.ndarray, Header]:
+    """Reads the label volume of an image, voxel by voxel on the image's stored grid.
+
+    As `read_label`, but turned by the image's affine: in some volumes of BHSD the label's affine
+    differs although the grids are the same.
+
+    Raises:
+        UserError: as `read_label`, and if the two shapes disagree.
+    """
+    name = source_name(source, name)
+    header, stored = read_stored(source, name)
+    if header.shape != image.shape:
+        swapped = " (its axes are swapped)" if sorted(header.shape) == sorted(image.shape) else ""
+        raise UserError(
+            f"{name}: label of shape {header.shape}{swapped}, its image {image.shape}: they must "
+            "be equal"
+        )
+    return turn_to_program(_checked_label(stored, name), image.axcodes), header
+
+
+def write_label(path: Path, label: np.ndarray, like: Volume) -> None:
+    """Writes labels as NIfTI in the orientation and geometry that `like` was stored in.
+
+    Args:
+        path: ends in .nii or .nii.gz; replaced only once the new file is whole.
+        label: (slices, rows, columns) uint8 in the program's orientation.
+        like: the volume that the labels belong to.
+
+    Raises:
+        ValueError: if the label's shape is not the volume's.
+    """
+    if label.shape != like.shape:
+        raise ValueError(f"label {label.shape} does not fit volume {like.shape}")
+    _write(path, label.astype(np.uint8), like)
+
+
+def write_volume(path: Path, volume: Volume) -> None:
+    """Writes a volume's HU as NIfTI in its stored orientation and geometry; see `write_label`."""
+    _write(path, volume.hu, volume)
+
+
+def _write(path: Path, array: np.ndarray, like: Volume) -> None:
+    image = nibabel.Nifti1Image(*turn_to_stored(array, like.affine, like.stored_axcodes))
+    image.header.set_xyzt_units("mm")
+    image.set_sform(image.affine, code="scanner")
+    image.set_qform(image.affine, code="scanner")
+    with files.atomic_path(path) as partial:
+        nibabel.save(image, partial)
+
+
+def _checked_label(stored: np.ndarray, name: str) -> np.ndarray:
+    if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.rint(stored))).all():
+        raise UserError(f"{name}: label values that are not whole: labels must be 0 to 5")
+    low, high = stored.min(), stored.max()
+    if low < 0 or high >= NUM_CLASSES:
+        wrong = low if low < 0 else high
+        raise UserError(f"{name}: label value {wrong:g}: labels must be 0 to {NUM_CLASSES - 1}")
+    return stored.astype(np.uint8)

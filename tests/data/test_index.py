@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mbh_jax.data.index import SPLIT_NAMES, SliceIndex, fingerprint, resolve_dataset_dir
+from mbh_jax.data.index import SPLIT_NAMES, SliceIndex, resolve_dataset_dir
+from mbh_jax.data.schema import VolumeInfo, fingerprint
 from mbh_jax.errors import UserError
 
 
@@ -87,6 +88,7 @@ def test_unknown_split_and_split_without_blood(index, dataset_copy):
 def test_fingerprint_is_of_the_pixels_and_splits(index, tiny_dataset_dir):
     metadata = json.loads((resolve_dataset_dir(tiny_dataset_dir) / "metadata.json").read_text())
     volumes = metadata["volumes"]
+    assert [VolumeInfo.from_row(row).to_row() for row in volumes] == volumes
     assert fingerprint(volumes) == index.fingerprint
     assert len(index.fingerprint) == hashlib.sha256().digest_size * 2
     for key, value in (("sha256", "0" * 64), ("split", "test"), ("affine", np.eye(4).tolist())):
@@ -112,7 +114,7 @@ def test_resolve_finds_the_one_dataset(tiny_dataset_dir, tmp_path):
         resolve_dataset_dir(tmp_path)
 
 
-def test_damage_is_told(dataset_copy):
+def test_damage_is_reported(dataset_copy):
     shard = dataset_copy / "head_ct-train.tfrecord-00000-of-00001"
     whole = shard.read_bytes()
     for content in (whole[:-1], whole[: len(whole) // 2], whole + b"\0\0\0", b""):
@@ -142,7 +144,7 @@ def test_damage_is_told(dataset_copy):
 def test_needs_no_tensorflow(tiny_dataset_dir):
     program = (
         "import sys; sys.modules['tensorflow'] = sys.modules['tensorflow_datasets'] = None\n"
-        "import data_prep.splits, mbh_jax.imageio.volume\n"
+        "import data_prep.splits, mbh_jax.imageio.nifti, mbh_jax.imageio.png\n"
         "from mbh_jax.data.index import SliceIndex\n"
         f"print(len(SliceIndex.load({str(tiny_dataset_dir)!r})))"
     )

@@ -8,7 +8,9 @@ from data_prep import sources
 from mbh_jax.data import records
 from mbh_jax.data.compression import compress
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
-from mbh_jax.imageio.volume import LabelledVolume, Volume, write_label, write_volume
+from mbh_jax.data.schema import LabelledVolume
+from mbh_jax.imageio.nifti import write_label, write_volume
+from mbh_jax.imageio.volume import Volume
 
 
 @pytest.fixture(scope="module")
@@ -57,11 +59,11 @@ def test_records_are_what_tensorflow_datasets_makes_of_the_features(has_label):
         rng.integers(-32768, 32767, (2, 5, 7), np.int16), np.diag([0.4, 0.5, 5, 1]), "RAS"
     )
     label = rng.integers(0, 6, (2, 5, 7), np.uint8) * has_label
-    labelled = LabelledVolume(
-        "volume",
-        "patient",
+    labelled = LabelledVolume.of(
         volume,
         label,
+        volume_id="volume",
+        patient_id="patient",
         has_label=has_label,
         case_label="" if has_label else "nobleed",
         spacing_known=not has_label,
@@ -96,8 +98,14 @@ def test_records_are_what_tensorflow_datasets_makes_of_the_features(has_label):
 
 def test_volumes_without_labels_come_back_so():
     volume = Volume(np.ones((2, 3, 4), np.int16), np.eye(4), "LPS")
-    labelled = LabelledVolume(
-        "v", "p", volume, np.zeros((2, 3, 4), np.uint8), False, "anybleed", False
+    labelled = LabelledVolume.of(
+        volume,
+        np.zeros((2, 3, 4), np.uint8),
+        volume_id="v",
+        patient_id="p",
+        has_label=False,
+        case_label="anybleed",
+        spacing_known=False,
     )
     features = records.features()
     decoded = map(features.deserialize_example_np, records.examples_of(compress(labelled)))

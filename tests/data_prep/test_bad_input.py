@@ -1,4 +1,4 @@
-"""Bad input ends in one line that names the file and the mend, and leaves nothing behind."""
+"""Bad input ends in one line that names the file and the fix, and leaves nothing behind."""
 
 import gzip
 import io
@@ -23,8 +23,8 @@ BAD = "ID_00000009_ID_0000000009"
 HU, LABEL = tiny_volume(9, 5)
 IMAGE, MASK = nifti_bytes(HU), nifti_bytes(LABEL)
 ZIPPED = gzip.compress(IMAGE, mtime=0)
-MENDS = "add check fetch give make must number remove rename repair replace restore unpack write"
-MEND = re.compile(rf"\b({MENDS.replace(' ', '|')})\b")
+FIXES = "add check fetch give make must number remove rename repair replace restore unpack write"
+FIX = re.compile(rf"\b({FIXES.replace(' ', '|')})\b")
 
 
 def header_with(**fields):
@@ -88,7 +88,7 @@ NIFTI = {
     "damaged deflate": (with_image(ZIPPED[:12] + b"\xff" * 8 + ZIPPED[20:]), "damaged"),
     "bomb behind the voxels": (
         with_image(gzip.compress(IMAGE + bytes(1 << 24))),
-        "goes on after its 40960 bytes",
+        "goes on after the 40960 bytes",
     ),
     "bomb of a header": (
         with_image(gzip.compress(header_with(dim=[3, 30000, 30000, 30000, 1, 1, 1, 1]))),
@@ -150,7 +150,7 @@ NIFTI = {
 }
 
 
-def told_of(arguments, capsys):
+def error_of(arguments, capsys):
     """The one line that the command ends with."""
     with pytest.raises(SystemExit) as exit_:
         build_tfrecords.main(arguments)
@@ -169,10 +169,10 @@ def test_a_bad_volume(tmp_path, capsys, kind):
     source = write_tiny_source(tmp_path / "source", num_volumes=3)
     spoil(source)
     output = tmp_path / "deep" / "output"
-    told = told_of(["--source", str(source), "--output", str(output)], capsys)
-    assert re.search(message, told)
-    assert BAD in told
-    assert MEND.search(told)
+    printed = error_of(["--source", str(source), "--output", str(output)], capsys)
+    assert re.search(message, printed)
+    assert BAD in printed
+    assert FIX.search(printed)
     assert not (tmp_path / "deep").exists()
 
 
@@ -240,10 +240,10 @@ def test_a_bad_zip(tmp_path, capsys, kind):
     write, message = ZIPS[kind]
     path = tmp_path / "label_192.zip"
     write(path)
-    told = told_of(["--source", str(path), "--output", str(tmp_path / "output")], capsys)
-    assert re.search(message, told)
-    assert str(path) in told
-    assert MEND.search(told)
+    printed = error_of(["--source", str(path), "--output", str(tmp_path / "output")], capsys)
+    assert re.search(message, printed)
+    assert str(path) in printed
+    assert FIX.search(printed)
     assert sorted(tmp_path.iterdir()) == [path]
 
 
@@ -251,8 +251,8 @@ def test_a_bad_zip(tmp_path, capsys, kind):
 def test_a_zip_with_two_files_of_one_name(tmp_path, capsys):
     path = tmp_path / "label_192.zip"
     write_zip(path, lambda z: z.writestr("label_192/images/ID_0_ID_0.nii", IMAGE))
-    told = told_of(["--source", str(path), "--output", str(tmp_path / "output")], capsys)
-    assert "two files named label_192/images/ID_0_ID_0.nii: remove one" in told
+    printed = error_of(["--source", str(path), "--output", str(tmp_path / "output")], capsys)
+    assert "two files named label_192/images/ID_0_ID_0.nii: remove one" in printed
 
 
 GREY = np.arange(64 * 64).reshape(64, 64).astype(np.uint8)
@@ -304,10 +304,10 @@ def test_a_bad_picture(tmp_path, capsys, kind):
             if content is not None:
                 (tmp_path / "source" / folder / f"{name}.png").write_bytes(content)
     arguments = ["--source", str(tmp_path / "source"), "--output", str(tmp_path / "output")]
-    told = told_of(arguments, capsys)
-    assert re.search(message, told)
-    assert "bad.png" in told
-    assert MEND.search(told)
+    printed = error_of(arguments, capsys)
+    assert re.search(message, printed)
+    assert "bad.png" in printed
+    assert FIX.search(printed)
     assert not (tmp_path / "output").exists()
 
 
@@ -317,8 +317,8 @@ def test_pictures_of_one_volume_in_two_sizes(tmp_path, capsys):
         for name, rows in (("101000", 64), ("101001", 32)):
             content = picture_bytes((GREY if folder == "images" else GREY * 0)[:rows])
             (tmp_path / folder / f"{name}.png").write_bytes(content)
-    told = told_of(["--source", str(tmp_path), "--output", str(tmp_path / "output")], capsys)
-    assert re.search(r"101001\.png: 64 x 32 pixels, .*101000\.png of the same .*make them", told)
+    printed = error_of(["--source", str(tmp_path), "--output", str(tmp_path / "output")], capsys)
+    assert re.search(r"101001\.png: 64 x 32 pixels, .*101000\.png of the same .*make them", printed)
 
 
 def test_two_pictures_of_one_slice(tmp_path, capsys):
@@ -328,8 +328,8 @@ def test_two_pictures_of_one_slice(tmp_path, capsys):
             (tmp_path / folder / f"{name}.png").write_bytes(
                 PICTURE if folder == "images" else BLACK
             )
-    told = told_of(["--source", str(tmp_path), "--output", str(tmp_path / "output")], capsys)
-    assert re.search(r"head_slice_001\.png and head_slice_1\.png are both slice 1 of head: r", told)
+    printed = error_of(["--source", str(tmp_path), "--output", str(tmp_path / "output")], capsys)
+    assert re.search(r"head_slice_001\.png and head_slice_1\.png are both slice 1 of", printed)
 
 
 @pytest.mark.parametrize(
@@ -337,8 +337,8 @@ def test_two_pictures_of_one_slice(tmp_path, capsys):
 )
 def test_a_bad_rgb_map(tmp_path, capsys, text):
     arguments = ["--source", str(tmp_path), "--output", str(tmp_path / "o"), "--rgb_map", text]
-    assert "--rgb_map" in (told := told_of(arguments, capsys))
-    assert "give colours and labels 0 to 5" in told
+    assert "--rgb_map" in (printed := error_of(arguments, capsys))
+    assert "give colours and labels 0 to 5" in printed
 
 
 NNUNET: dict[str, tuple[dict[str, bytes | None], str]] = {
@@ -364,9 +364,9 @@ def test_bad_nnunet_folders(tmp_path, capsys, kind):
             (tmp_path / "source" / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / "source" / name).write_bytes(content)
     arguments = ["--source", str(tmp_path / "source"), "--output", str(tmp_path / "output")]
-    told = told_of(arguments, capsys)
-    assert re.search(message, told)
-    assert MEND.search(told)
+    printed = error_of(arguments, capsys)
+    assert re.search(message, printed)
+    assert FIX.search(printed)
 
 
 @pytest.mark.parametrize(
@@ -380,8 +380,8 @@ def test_bad_mbhseg25_folders(tmp_path, capsys, missing, message):
         (tmp_path / "source" / name / "label_annot_1.nii").write_bytes(MASK)
     (tmp_path / "source" / "ID_1_ID_1" / missing).unlink()
     arguments = ["--source", str(tmp_path / "source"), "--output", str(tmp_path / "output")]
-    assert message in (told := told_of(arguments, capsys))
-    assert MEND.search(told)
+    assert message in (printed := error_of(arguments, capsys))
+    assert FIX.search(printed)
 
 
 @pytest.fixture
@@ -416,7 +416,7 @@ def test_bad_arguments(make_source, in_tmp_path, capsys, arguments, message):
     (tmp_path / "full" / "head_ct").mkdir(parents=True)
     source = make_source(num_volumes=3)
     default = ["--source", str(source), "--output", "output"]
-    assert re.search(message, told_of([*default, *arguments], capsys))
+    assert re.search(message, error_of([*default, *arguments], capsys))
     assert not (tmp_path / "output").exists()
 
 
@@ -426,8 +426,8 @@ def test_skip_bad_goes_on_and_lists_them(tmp_path, capsys):
     (source / "images" / "ID_8_ID_8.nii").write_bytes(IMAGE)
     arguments = ["--source", str(source), "--output", str(tmp_path / "output"), "--skip_bad"]
     build_tfrecords.main(arguments)
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in told if line.startswith("skipped")] == [
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in printed if line.startswith("skipped")] == [
         "skipped ID_8_ID_8",
         f"skipped {BAD}",
     ]
@@ -451,7 +451,7 @@ def test_skip_bad_goes_on_and_lists_them(tmp_path, capsys):
 def test_nothing_is_left_to_convert_if_all_are_bad(tmp_path, capsys):
     write_case(tmp_path / "source", BAD, b"", MASK)
     arguments = ["--source", str(tmp_path / "source"), "--output", str(tmp_path / "output")]
-    assert "no case of source can be used" in told_of([*arguments, "--skip_bad"], capsys)
+    assert "no case of source can be used" in error_of([*arguments, "--skip_bad"], capsys)
 
 
 def test_odd_but_good_volumes_convert(tmp_path, capsys):

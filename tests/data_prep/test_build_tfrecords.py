@@ -22,7 +22,7 @@ from mbh_jax.labels import LABELS
 
 SAMPLE = Path(__file__).parents[2].parent / "shared" / "bhsd_sample"
 needs_sample = pytest.mark.skipif(
-    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not at hand"
+    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not available"
 )
 
 
@@ -55,16 +55,16 @@ def test_writes_a_tensorflow_dataset(tiny_dataset_dir):
 def test_command_says_what_it_wrote(tiny_source_dir, tmp_path, capsys):
     arguments = ["--source", str(tiny_source_dir), "--output", str(tmp_path / "new" / "output")]
     build_tfrecords.main([*arguments, "--seed", "3", "--split", "patient:0.5,0.25,0.25"])
-    told = capsys.readouterr().out
-    assert "split: patient:0.5,0.25,0.25, seed 3" in told
-    assert f"written to {tmp_path}/new/output/head_ct/1.0.0" in told
+    printed = capsys.readouterr().out
+    assert "split: patient:0.5,0.25,0.25, seed 3" in printed
+    assert f"written to {tmp_path}/new/output/head_ct/1.0.0" in printed
     index = SliceIndex.load(tmp_path / "new" / "output")
     assert index.split_method == {
         "method": "patient",
         "seed": 3,
         "fractions": [0.5, 0.25, 0.25],
     }
-    rows = {line.split()[0]: line.split()[1:] for line in told.splitlines() if line.strip()}
+    rows = {line.split()[0]: line.split()[1:] for line in printed.splitlines() if line.strip()}
     for split in SPLIT_NAMES:
         volumes = [volume for volume in index.volumes if volume.split == split]
         slices, blood = len(index.examples(split)), len(index.examples(split, "blood"))
@@ -264,10 +264,10 @@ def test_a_bad_case_is_named_and_nothing_is_left(make_source, tmp_path, capsys, 
     with pytest.raises(SystemExit) as exit_:
         build_tfrecords.main(["--source", str(source), "--output", str(output)])
     assert exit_.value.code == 1
-    told = capsys.readouterr().err.splitlines()[-1]
-    assert told.startswith("error: ")
-    assert message in told
-    assert "ID_00000009_ID_9" in told
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert printed.startswith("error: ")
+    assert message in printed
+    assert "ID_00000009_ID_9" in printed
     assert not (tmp_path / "deep").exists()
 
 
@@ -277,18 +277,18 @@ def test_output_that_cannot_be_written(make_source, tmp_path):
         build_tfrecords.build(make_source(num_volumes=4), tmp_path / "file" / "output")
 
 
-def test_differing_affines_are_told_and_kept(make_source, tmp_path, capsys):
+def test_differing_affines_are_reported_and_kept(make_source, tmp_path, capsys):
     source = make_source(num_volumes=4)
     hu, label = tiny_volume(5, 5)
     write_case(source, "moved", nifti_bytes(hu), nifti_bytes(label, np.diag([1.0, 1, 5, 1])))
     build_tfrecords.build(source, tmp_path / "output")
-    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("moved: ")]
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("moved: ")]
     (volume,) = [
         volume
         for volume in SliceIndex.load(tmp_path / "output").volumes
         if volume.volume_id == "moved"
     ]
-    assert told == [f"moved: {note}" for note in volume.notes]
+    assert printed == [f"moved: {note}" for note in volume.notes]
     np.testing.assert_allclose(volume.spacing_mm, [0.5, 0.5, 5.0], rtol=1e-6)
 
 

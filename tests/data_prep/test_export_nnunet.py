@@ -90,8 +90,8 @@ def test_the_way_back_gives_the_same_dataset(index, exported, tmp_path):
         assert info.sha256 == other.sha256
         again = dataset.read_volume(back, number_of[info.volume_id])
         np.testing.assert_array_equal(again.label, labelled.label)
-        np.testing.assert_array_equal(again.volume.hu, labelled.volume.hu)
-        np.testing.assert_allclose(again.volume.affine, labelled.volume.affine, atol=1e-4)
+        np.testing.assert_array_equal(again.hu, labelled.hu)
+        np.testing.assert_allclose(again.affine, labelled.affine, atol=1e-4)
 
 
 def test_an_export_stays_until_the_new_one_is_whole(index, tmp_path, monkeypatch):
@@ -109,7 +109,7 @@ def test_an_export_stays_until_the_new_one_is_whole(index, tmp_path, monkeypatch
     assert (folder / "dataset.json").exists()
     export_nnunet.export(index, tmp_path, number=1, name="a", overwrite=True)
     (folder / "my notes.txt").write_text("")
-    with pytest.raises(UserError, match=r"holds my notes\.txt, which is not ours"):
+    with pytest.raises(UserError, match=r"holds my notes\.txt, which was not"):
         export_nnunet.export(index, tmp_path, number=1, name="a", overwrite=True)
 
 
@@ -117,7 +117,7 @@ def test_an_export_stays_until_the_new_one_is_whole(index, tmp_path, monkeypatch
     ("number", "name", "message"),
     [(0, "a", "--number 0: give 1 to 999"), (1, "../a", "--name '../a': give letters")],
 )
-def test_wrong_names_are_told(index, tmp_path, number, name, message):
+def test_wrong_names_are_reported(index, tmp_path, number, name, message):
     with pytest.raises(UserError, match=message):
         export_nnunet.export(index, tmp_path, number=number, name=name)
 

@@ -43,7 +43,7 @@ def test_every_slice_is_where_it_belongs(index, exported):
             name = f"{info.volume_id}_slice_{k:03d}.png"
             image = np.asarray(Image.open(place / "images" / name))
             assert image.dtype == np.uint8
-            np.testing.assert_array_equal(image, labelled.volume.hu[k].clip(0, 255))
+            np.testing.assert_array_equal(image, labelled.hu[k].clip(0, 255))
             np.testing.assert_array_equal(decoded(place / "masks" / name), labelled.label[k])
     assert len(list(exported.rglob("*.png"))) == 2 * len(index)
 
@@ -93,7 +93,7 @@ def test_the_way_back_gives_the_same_labels(index, exported, tmp_path):
         for (split, _, one), (other_split, _, other) in zip(ours, theirs, strict=True):
             assert split == other_split
             np.testing.assert_array_equal(one.label, other.label)
-            np.testing.assert_array_equal(one.volume.hu.clip(0, 255), other.volume.hu)
+            np.testing.assert_array_equal(one.hu.clip(0, 255), other.hu)
             assert not other.spacing_known
 
 
@@ -101,7 +101,7 @@ def test_an_export_that_is_there_stays(index, exported, tmp_path):
     with pytest.raises(UserError, match="all: exists: give --overwrite"):
         export_png.export(index, exported, slices="blood")
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match=r"holds thesis\.tex, which is not ours"):
+    with pytest.raises(UserError, match=r"holds thesis\.tex, which was not written"):
         export_png.export(index, tmp_path, slices="blood", overwrite=True)
     with pytest.raises(UserError, match="is a file"):
         export_png.export(index, tmp_path / "thesis.tex", slices="blood", overwrite=True)
@@ -112,7 +112,7 @@ def test_an_export_that_is_there_stays(index, exported, tmp_path):
 
 
 @pytest.mark.skipif(
-    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not at hand"
+    not (SAMPLE / "label_sample.zip").exists(), reason="the real sample is not available"
 )
 def test_real_sample_equals_its_pictures_upside_down(tmp_path):
     """Those are upside down against the derivative whose orientation ours is."""

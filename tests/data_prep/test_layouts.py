@@ -1,4 +1,4 @@
-"""Ways in: each layout found by looking, its volumes compared with what was put in."""
+"""Import: each layout recognised from its files, its volumes compared with what was put in."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ from scipy import stats
 from tiny_ct import nifti_bytes, tiny_volume, write_tiny_source
 
 from data_prep import build_tfrecords, sources
-from data_prep.sources import png
+from data_prep.sources import pictures
 from data_prep.sources.cases import majority
 from mbh_jax.data import pipeline
 from mbh_jax.data.index import SliceIndex
@@ -93,11 +93,11 @@ def test_png_folders(tmp_path, indexed):
     assert found.layout == "png"
     assert list(volumes) == ["other", "volume_103"]
     volume = volumes["volume_103"]
-    np.testing.assert_array_equal(volume.volume.hu, grey)
-    assert volume.volume.hu.dtype == np.int16
+    np.testing.assert_array_equal(volume.hu, grey)
+    assert volume.hu.dtype == np.int16
     np.testing.assert_array_equal(volume.label, label)
     assert not volume.spacing_known
-    assert volume.volume.spacing_mm.tolist() == [1, 1, 1]
+    assert volume.spacing_mm.tolist() == [1, 1, 1]
     (case,) = [case for case in found.cases if case.volume_id == "volume_103"]
     assert sources.read_facts(case).notes == ("holds slices 5, 6, 7 of the original volume",)
 
@@ -108,10 +108,10 @@ def test_png_pictures_can_be_upside_down_and_of_other_colours(tmp_path):
     colours = np.array([[9, 9, 9], [255, 255, 255], [1, 2, 3]], np.uint8)
     put_png(tmp_path / "images" / "a_slice_0.png", grey[1][::-1])
     put_png(tmp_path / "masks" / "a_slice_0.png", colours[label[1][::-1]])
-    rgb_map = png.parse_rgb_map("{(9, 9, 9): 0, (255,255,255): 1, (1,2,3): 2}")
+    rgb_map = pictures.parse_rgb_map("{(9, 9, 9): 0, (255,255,255): 1, (1,2,3): 2}")
     options = sources.Options(rgb_map=rgb_map, flip_rows=True)
     _, volumes = read_all(tmp_path, options=options)
-    np.testing.assert_array_equal(volumes["a"].volume.hu[0], grey[1])
+    np.testing.assert_array_equal(volumes["a"].hu[0], grey[1])
     np.testing.assert_array_equal(volumes["a"].label[0], label[1])
     assert volumes["a"].label.max() == 2
 
@@ -129,10 +129,10 @@ def test_png_pictures_can_be_upside_down_and_of_other_colours(tmp_path):
     ],
 )
 def test_volume_and_slice_of_a_picture_name(name, volume, number):
-    assert png.volume_and_slice(name) == (volume, number)
+    assert pictures.volume_and_slice(name) == (volume, number)
 
 
-def test_png_splits_are_kept_and_shared_patients_are_told(tmp_path, capsys):
+def test_png_splits_are_kept_and_shared_patients_are_reported(tmp_path, capsys):
     names = {"train": ["101000", "101001"], "valid": ["102000"], "test": ["101002", "103000"]}
     for split, stems in names.items():
         for stem in stems:
@@ -140,10 +140,10 @@ def test_png_splits_are_kept_and_shared_patients_are_told(tmp_path, capsys):
             put_png(tmp_path / "source" / split / "images" / f"{stem}.png", grey[1])
             put_png(tmp_path / "source" / split / "masks" / f"{stem}.png", PALETTE[label[1]])
     build_tfrecords.build(tmp_path / "source", tmp_path / "output")
-    told = capsys.readouterr().out
-    assert "split: given" in told
-    assert "warning: 1 of 3 patients are in several splits" in told
-    assert told.count("PNG has no spacing") == 1
+    printed = capsys.readouterr().out
+    assert "split: given" in printed
+    assert "warning: 1 of 3 patients are in several splits" in printed
+    assert printed.count("PNG has no spacing") == 1
     index = SliceIndex.load(tmp_path / "output")
     assert index.split_method["method"] == "given"
     assert [(v.volume_id, v.patient_id, v.split, v.num_slices) for v in index.volumes] == [
@@ -178,9 +178,7 @@ def test_nnunet_raw_by_the_names_of_its_labels(tmp_path):
     assert list(volumes) == ["case_1", "case_2", "case_3"]
     for number, name in enumerate(["case_1", "case_2"]):
         np.testing.assert_array_equal(volumes[name].label, in_program(truth[number]))
-        np.testing.assert_array_equal(
-            volumes[name].volume.hu, in_program(tiny_volume(number, 4)[0])
-        )
+        np.testing.assert_array_equal(volumes[name].hu, in_program(tiny_volume(number, 4)[0]))
     assert [volume.has_label for volume in volumes.values()] == [True, True, False]
 
 
@@ -256,13 +254,13 @@ def test_layout_is_forced_where_there_are_several(tmp_path):
         sources.open_source(tmp_path, "nnunet")
 
 
-@pytest.mark.skipif(not (SAMPLE / "png").exists(), reason="the real sample is not at hand")
+@pytest.mark.skipif(not (SAMPLE / "png").exists(), reason="the real sample is not available")
 def test_pictures_of_the_real_sample_equal_its_volumes():
-    _, pictures = read_all(SAMPLE / "png", options=sources.Options(flip_rows=True))
+    _, grey_scans = read_all(SAMPLE / "png", options=sources.Options(flip_rows=True))
     _, volumes = read_all(SAMPLE / "label_sample.zip")
-    assert len(pictures) == len(volumes) == 25
+    assert len(grey_scans) == len(volumes) == 25
     for volume in volumes.values():
         number = int(volume.patient_id.removeprefix("ID_a"), 16)
-        picture = pictures[f"volume_{number:03d}"]
-        np.testing.assert_array_equal(picture.volume.hu, volume.volume.hu)
+        picture = grey_scans[f"volume_{number:03d}"]
+        np.testing.assert_array_equal(picture.hu, volume.hu)
         np.testing.assert_array_equal(picture.label, volume.label)

@@ -140,7 +140,7 @@ def test_what_is_not_of_a_cache_is_not_removed(copy: Path) -> None:
     (packed_dir(index) / "packed.json").unlink()
     notes = packed_dir(index) / "notes.txt"
     notes.write_text("mine")
-    with pytest.raises(UserError, match=r"holds notes\.txt, which is not of a cache"):
+    with pytest.raises(UserError, match=r"holds notes\.txt, which was not written by this program"):
         pack_dataset.pack(index)
     assert notes.read_text() == "mine"
 

@@ -107,7 +107,7 @@ def test_the_command_writes_the_same_with_two_processes(tmp_path: Path) -> None:
     assert files(tmp_path / "1") == files(tmp_path / "2")
 
 
-def test_a_folder_in_use_is_kept_unless_told(tmp_path: Path) -> None:
+def test_a_folder_in_use_is_kept_without_overwrite(tmp_path: Path) -> None:
     command = ["--output", str(tmp_path / "phantom"), "--num_volumes", "1", *SMALL]
     main(command)
     before = files(tmp_path / "phantom")

@@ -11,7 +11,8 @@ import pytest
 
 from data_prep.phantom.__main__ import main
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import affine_spacing_mm, read_header
+from mbh_jax.imageio.nifti import read_header
+from mbh_jax.imageio.volume import affine_spacing_mm
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "bhsd_facts" / "label_headers.csv"
 FIELDS = {

@@ -41,9 +41,9 @@ def test_zip_folder_and_its_parent_give_the_same_cases(make_source, make_zip):
         for case, same in zip(sources.open_source(path).cases, expected, strict=True):
             labelled = sources.read_case(case)
             assert (labelled.volume_id, labelled.patient_id) == (same.volume_id, same.patient_id)
-            np.testing.assert_array_equal(labelled.volume.hu, same.volume.hu)
+            np.testing.assert_array_equal(labelled.hu, same.hu)
             np.testing.assert_array_equal(labelled.label, same.label)
-            np.testing.assert_array_equal(labelled.volume.affine, same.volume.affine)
+            np.testing.assert_array_equal(labelled.affine, same.affine)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_facts_count_pixels_and_note_affines_that_differ(tmp_path):
     np.testing.assert_allclose(last_row_mm, LAS_AFFINE @ [0, 0, 0, 1], atol=1e-5)
 
 
-def test_an_sform_that_is_not_the_qform_is_told_and_kept(tmp_path):
+def test_an_sform_that_is_not_the_qform_is_reported_and_kept(tmp_path):
     hu, label = tiny_volume(0, 5)
     image = nibabel.Nifti1Image(hu, LAS_AFFINE)
     image.set_sform(LAS_AFFINE, code=1)
@@ -116,10 +116,10 @@ def test_a_source_must_be_there_and_hold_pairs(make_source, tmp_path):
     extra.write_bytes(gzip.decompress(content))
     found = sources.open_source(source)
     assert [case.volume_id for case in found.cases] == ["ID_00000001_ID_0000000000"]
-    told = dict(found.bad_cases)
-    assert "two files for images/" in told["ID_00000001_ID_0000000001"]
-    assert "has no partner in 'ground truths/'" in told["ID_00000002_ID_0000000002"]
-    assert "has no partner in 'images/'" in told["ID_7_ID_8"]
+    printed = dict(found.bad_cases)
+    assert "two files for images/" in printed["ID_00000001_ID_0000000001"]
+    assert "has no partner in 'ground truths/'" in printed["ID_00000002_ID_0000000002"]
+    assert "has no partner in 'images/'" in printed["ID_7_ID_8"]
 
 
 def test_folders_may_be_links_and_names_in_capitals(make_source, tmp_path):

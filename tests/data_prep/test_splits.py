@@ -160,7 +160,7 @@ def test_the_sources_own_division_is_kept():
         splits.split_cases(given_facts("train", "validation"), splits.parse("given"), 0)
 
 
-def test_leaks_are_told():
+def test_leaks_are_reported():
     facts = given_facts("train", "validation", "test")
     assert splits.leak_warning(splits.split_cases(facts, splits.parse("given"), 0)) is None
     leaking = [dataclasses.replace(facts[0].case, patient_id="p1"), *(f.case for f in facts[1:])]
@@ -247,7 +247,7 @@ def test_a_listing_of_ones_own_is_followed(tmp_path):
         ({"train": ["a"], "validation": 3, "test": ["c"]}, "three lists of volume or patient ids"),
     ],
 )
-def test_a_wrong_listing_is_told(tmp_path, lists, message):
+def test_a_wrong_listing_is_reported(tmp_path, lists, message):
     path = tmp_path / "mine.json"
     path.write_text(json.dumps(lists))
     with pytest.raises(UserError, match=message):
@@ -262,7 +262,7 @@ def test_a_listing_that_cannot_be_read(tmp_path):
         splits.parse(str(tmp_path / "text.json"))
 
 
-def test_impossible_splits_are_told():
+def test_impossible_splits_are_reported():
     with pytest.raises(UserError, match="2 patients cannot be divided into train, validation, te"):
         splits.split_cases(bhsd_like(2, 0), splits.parse("patient"), 0)
     with pytest.raises(UserError, match="v0000_0 is not one of BHSD's 192"):
@@ -291,6 +291,6 @@ def test_impossible_splits_are_told():
         ("official:0.2", "--split official:0.2: give official, patient"),
     ],
 )
-def test_what_cannot_be_understood_is_told(text, message):
+def test_what_cannot_be_understood_is_reported(text, message):
     with pytest.raises(UserError, match=message):
         splits.parse(text)

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from tiny_ct import LAS_AFFINE, nifti_bytes, write_case
 
-from data_prep import build_tfrecords, export_png, statistics, statistics_plots
+from data_prep import build_tfrecords, export_png, measurements, statistics, statistics_plots
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 
 BLOOD = ("EDH", "IPH", "IVH", "SAH", "SDH")
@@ -37,7 +37,7 @@ def arrays(tiny_source_dir):
 
 
 def test_millilitres_use_true_geometry(index, arrays):
-    for row in statistics.volume_rows(index):
+    for row in measurements.volume_rows(index):
         _, label = arrays[row["volume_id"]]
         for value, name in enumerate(BLOOD, start=1):
             assert row[f"ml_{name}"] == pytest.approx((label == value).sum() * 0.5 * 0.5 * 5e-3)
@@ -67,7 +67,7 @@ def test_sheared_slices_hold_less_than_the_product_of_spacings(tmp_path):
         write_case(tmp_path / "source", f"v{number}", image.to_bytes(), mask.to_bytes())
         voxels.append(int(label.sum()))
     build_tfrecords.build(tmp_path / "source", tmp_path / "dataset")
-    rows = statistics.volume_rows(SliceIndex.load(tmp_path / "dataset"))
+    rows = measurements.volume_rows(SliceIndex.load(tmp_path / "dataset"))
     for row, held in zip(sorted(rows, key=lambda row: row["volume_id"]), voxels, strict=True):
         assert row["ml_EDH"] == pytest.approx(held * 1.25e-3 * np.cos(angle))
         assert row["spacing_slice_mm"] == pytest.approx(5)
@@ -77,7 +77,7 @@ def test_sheared_slices_hold_less_than_the_product_of_spacings(tmp_path):
 
 
 def test_counts_by_split_are_the_sources(index, arrays):
-    counts = statistics.split_counts(index)
+    counts = measurements.split_counts(index)
     assert tuple(counts) == SPLIT_NAMES
     for split, of_split in counts.items():
         ids = [info.volume_id for info in index.volumes if info.split == split]
@@ -94,13 +94,13 @@ def test_counts_by_split_are_the_sources(index, arrays):
 
 
 def test_hu_histograms_are_those_of_the_voxels(index, arrays):
-    histograms = statistics.hu_histograms(index)
+    histograms = measurements.hu_histograms(index)
     assert tuple(histograms) == ("brain", *BLOOD)
     for value, name in enumerate(BLOOD, start=1):
         hu = np.concatenate([image[label == value] for image, label in arrays.values()])
-        counted = np.repeat(statistics.HU_BINS, histograms[name])
+        counted = np.repeat(measurements.HU_BINS, histograms[name])
         np.testing.assert_array_equal(counted, np.sort(hu))
-    brain = np.repeat(statistics.HU_BINS, histograms["brain"])
+    brain = np.repeat(measurements.HU_BINS, histograms["brain"])
     # The tiny heads' brain is 35 HU, with offsets of up to 4 and noise of up to 3.
     assert len(brain) > 10_000
     assert brain.min() >= 28
@@ -109,44 +109,44 @@ def test_hu_histograms_are_those_of_the_voxels(index, arrays):
 
 def test_histogram_summary_agrees_with_numpy():
     values = np.random.default_rng(0).normal(45, 12, 10_001).round().astype(int)
-    histogram = np.bincount(values + 1024, minlength=len(statistics.HU_BINS))
-    summary = statistics.histogram_summary(histogram)
+    histogram = np.bincount(values + 1024, minlength=len(measurements.HU_BINS))
+    summary = measurements.histogram_summary(histogram)
     assert summary["voxels"] == 10_001
     assert summary["mean"] == pytest.approx(values.mean())
     assert summary["sd"] == pytest.approx(values.std())
     for percent in (5, 25, 50, 75, 95):
         assert summary[f"p{percent}"] == np.percentile(values, percent, method="inverted_cdf")
-    assert statistics.histogram_summary(np.zeros_like(histogram)) == {"voxels": 0}
+    assert measurements.histogram_summary(np.zeros_like(histogram)) == {"voxels": 0}
 
 
 def test_summary_leaves_out_what_is_not_known():
     values = [1.0, np.nan, 3.0, 8.0]
-    summary = statistics.summary(values)
+    summary = measurements.summary(values)
     assert summary["n"] == 3
     assert (summary["mean"], summary["p50"]) == (4.0, 3.0)
     assert (summary["min"], summary["max"]) == (1.0, 8.0)
-    assert statistics.summary([np.nan]) == {"n": 0}
+    assert measurements.summary([np.nan]) == {"n": 0}
 
 
 def test_inside_skull_is_what_bone_encloses():
     rows, columns = np.indices((128, 128)) - 64
     radius = np.hypot(rows, columns)
     hu = np.select([radius < 40, radius < 46, radius < 55], [35, 900, 30], -1000)
-    inside = statistics.inside_skull(hu)
+    inside = measurements.inside_skull(hu)
     assert inside[radius < 33].all()
     assert not inside[radius > 37].any()
     hu[60:68, 100:112] = 30  # A gap of 8 pixels, as of a suture or a burr hole.
-    gap = statistics.inside_skull(hu)
+    gap = measurements.inside_skull(hu)
     assert gap[radius < 30].all()
     assert not gap[radius > 40].any()
     hu[:, 64:] = 30
-    assert not statistics.inside_skull(hu).any()
+    assert not measurements.inside_skull(hu).any()
 
 
 def test_height_shares(index, arrays):
     """Every volume of the tiny source has every class in all slices but the first and last."""
-    shares = statistics.height_shares(index)
-    assert shares.shape == (5, statistics.NUM_HEIGHTS)
+    shares = measurements.height_shares(index)
+    assert shares.shape == (5, measurements.NUM_HEIGHTS)
     for row in shares:
         np.testing.assert_array_equal(row, shares[0])
     heights = {

@@ -11,8 +11,9 @@ from tiny_ct import nifti_bytes, tiny_volume, write_case
 
 from data_prep import build_tfrecords, checks, verify
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import LabelledVolume, Volume
+from mbh_jax.imageio.volume import Volume
 
 HEAD_AFFINE = np.diag([-1.4, 1.4, 11.0, 1.0])
 """Spacing that makes a head of 64 x 64 x 8 voxels."""
@@ -22,7 +23,7 @@ def found_in(dataset):
     return verify.verify(SliceIndex.load(dataset))
 
 
-def told(findings, check):
+def of_check(findings, check):
     return [finding for finding in findings if finding.check == check]
 
 
@@ -106,7 +107,7 @@ def test_a_flipped_bit_is_found_in_its_record(dataset_copy, capsys):
     content = bytearray(shard.read_bytes())
     content[int(index.offset[example]) + int(index.length[example]) // 2] ^= 4
     shard.write_bytes(content)
-    findings = told(found_in(dataset_copy), "checksum")
+    findings = of_check(found_in(dataset_copy), "checksum")
     volume_id = index.volumes[index.volume[example]].volume_id
     assert [(f.case, f.message, f.fatal) for f in findings] == [
         (volume_id, "slice 2: its record fails its checksum", True)
@@ -139,7 +140,7 @@ def test_records_that_cannot_be_decoded(dataset_copy):
         records[1].features.feature["image/value"].bytes_list.value[0] = b"not zlib"
 
     rewrite_records(dataset_copy, spoil)
-    (finding,) = told(found_in(dataset_copy), "decoding")
+    (finding,) = of_check(found_in(dataset_copy), "decoding")
     assert finding.message == "slice 1: its record cannot be decoded"
     assert finding.fatal
 
@@ -267,7 +268,7 @@ def test_a_patient_on_two_sides(heads, tmp_path):
         volumes[-1]["patient_id"] = volumes[0]["patient_id"]
 
     change_metadata(dataset, rename)
-    (finding,) = told(found_in(dataset), "patients")
+    (finding,) = of_check(found_in(dataset), "patients")
     assert finding.fatal
     assert finding.message == "patient is in train and test"
 
@@ -277,7 +278,7 @@ def test_metadata_of_another_split(dataset_copy):
         volumes[0]["split"], volumes[1]["split"] = volumes[1]["split"], volumes[0]["split"]
 
     change_metadata(dataset_copy, swap)
-    findings = told(found_in(dataset_copy), "split")
+    findings = of_check(found_in(dataset_copy), "split")
     assert len(findings) == 2
     assert all(
         finding.fatal and "but metadata.json says" in finding.message for finding in findings
@@ -291,19 +292,19 @@ def test_an_id_given_twice_and_an_empty_split(dataset_copy):
 
     change_metadata(dataset_copy, spoil)
     findings = found_in(dataset_copy)
-    assert "two volumes of this id" in [f.message for f in told(findings, "identity")]
+    assert "two volumes of this id" in [f.message for f in of_check(findings, "identity")]
     assert ("test", "no volumes", True) in [
-        (f.case, f.message, f.fatal) for f in told(findings, "split")
+        (f.case, f.message, f.fatal) for f in of_check(findings, "split")
     ]
 
 
-def test_a_split_by_slice_is_told_once(heads, tmp_path):
+def test_a_split_by_slice_is_reported_once(heads, tmp_path):
     build_tfrecords.build(heads, tmp_path, split="slice")
     findings = found_in(tmp_path)
-    (finding,) = told(findings, "patients")
+    (finding,) = of_check(findings, "patients")
     assert not finding.fatal
     assert finding.message.startswith("split slice: 3 patients are in several splits")
-    assert not told(findings, "coverage")
+    assert not of_check(findings, "coverage")
     assert all(not finding.fatal for finding in findings)
 
 
@@ -313,7 +314,7 @@ def test_slices_of_the_same_pixels_across_patients(heads, tmp_path):
     write_head(source, 9, lambda hu, label: (np.dstack([hu[..., :7], twin[..., 7]]), label))
     build_tfrecords.build(source, tmp_path / "output", split="patient:0.5,0.25,0.25")
     volumes = {v.patient_id: v.split for v in SliceIndex.load(tmp_path / "output").volumes}
-    (finding,) = told(found_in(tmp_path / "output"), "duplicate pixels")
+    (finding,) = of_check(found_in(tmp_path / "output"), "duplicate pixels")
     assert "slice 7 has the pixels of" in finding.message
     assert "slice 7 of another patient" in finding.message
     assert finding.fatal == (volumes["ID_00000000"] != volumes["ID_00000009"])
@@ -379,9 +380,9 @@ def calcify_sdh(hu, label):
 def test_suspicious_volumes(convert_with, change, messages):
     findings = convert_with(change)
     assert not any(finding.fatal for finding in findings)
-    told_of = [f"{finding.check}: {finding.message}" for finding in findings]
-    assert len(told_of) == len(messages), told_of
-    for message, expected in zip(told_of, messages, strict=True):
+    reported = [f"{finding.check}: {finding.message}" for finding in findings]
+    assert len(reported) == len(messages), reported
+    for message, expected in zip(reported, messages, strict=True):
         assert re.search(expected, message)
 
 
@@ -402,7 +403,7 @@ def test_a_class_that_a_split_lacks(heads, tmp_path):
     for number in range(3):
         write_head(source, number, lambda hu, label: (hu, np.where(label == 1, 0, label)))
     build_tfrecords.build(source, tmp_path)
-    findings = told(found_in(tmp_path), "split")
+    findings = of_check(found_in(tmp_path), "split")
     assert [(f.case, f.message) for f in findings] == [
         (split, "no volume has EDH") for split in ("test", "train", "validation")
     ]
@@ -412,7 +413,8 @@ def tiny_labelled(**fields):
     """A sound head as it is after conversion."""
     hu, label = tiny_volume(0, 8)
     volume = Volume(hu.transpose(2, 1, 0), HEAD_AFFINE, "LPS")
-    return LabelledVolume("v", "p", volume, label.astype(np.uint8).transpose(2, 1, 0), **fields)
+    label = label.astype(np.uint8).transpose(2, 1, 0)
+    return LabelledVolume.of(volume, label, volume_id="v", patient_id="p", **fields)
 
 
 def findings_of(labelled):
@@ -433,17 +435,14 @@ def test_what_the_conversion_would_have_refused_is_fatal():
     labelled.label[0, 0, 0] = 6
     assert ("label range", "label value 6: labels are 0 to 5", True) in findings_of(labelled)
     labelled.label[...] = 0
-    labelled.volume.hu[...] = 40
+    labelled.hu[...] = 40
     assert findings_of(labelled) == [("empty image", "all voxels are 40 HU", True)]
 
 
 def test_millimetres_of_pictures_are_not_judged():
     assert findings_of(tiny_labelled(spacing_known=True)) == []
-    far_apart = np.diag([9.0, 9.0, 1.0, 1.0])
     labelled = tiny_labelled(spacing_known=False)
-    labelled = dataclasses.replace(
-        labelled, volume=dataclasses.replace(labelled.volume, affine=far_apart)
-    )
+    labelled = dataclasses.replace(labelled, affine=np.diag([9.0, 9.0, 1.0, 1.0]))
     assert findings_of(labelled) == []
     believed = findings_of(dataclasses.replace(labelled, spacing_known=True))
     assert [check for check, _, _ in believed] == ["spacing", "coverage"]
@@ -461,12 +460,12 @@ def test_coverage_is_at_right_angles_to_the_slices():
 
 
 def test_unusable_and_unusual_geometry():
-    assert checks.geometry_remarks(np.diag([1.0, 1, 0, 1]))[0]
-    assert checks.geometry_remarks(np.diag([1.0, 1, np.nan, 1]))[0]
-    assert checks.geometry_remarks(np.diag([0.5, 0.5, 5, 1])) == (False, [])
-    fatal, remarks = checks.geometry_remarks(np.diag([0.5, 3.0, 20, 1]))
+    assert checks.geometry_notes(np.diag([1.0, 1, 0, 1]))[0]
+    assert checks.geometry_notes(np.diag([1.0, 1, np.nan, 1]))[0]
+    assert checks.geometry_notes(np.diag([0.5, 0.5, 5, 1])) == (False, [])
+    fatal, notes = checks.geometry_notes(np.diag([0.5, 3.0, 20, 1]))
     assert not fatal
-    assert remarks == [
+    assert notes == [
         "3 mm in plane, usual are 0.2 to 1.5 mm",
         "20 mm between slices, usual are 0.3 to 12 mm",
     ]
@@ -479,7 +478,7 @@ def test_not_a_dataset(tmp_path, capsys):
     assert "no dataset there" in capsys.readouterr().err
 
 
-def test_a_damaged_frame_is_told_by_the_index(dataset_copy):
+def test_a_damaged_record_length_is_reported_by_the_index(dataset_copy):
     (shard,) = dataset_copy.glob("*-train.tfrecord-*")
     shard.write_bytes(shard.read_bytes()[:-3])
     with pytest.raises(UserError, match="damaged"):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_ct import nifti_bytes
 
-from mbh_jax.imageio.volume import read_volume, write_volume
+from mbh_jax.imageio.nifti import read_volume, write_volume
 
 ORDERS = list(itertools.permutations(range(3)))
 

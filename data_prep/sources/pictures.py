@@ -1,4 +1,4 @@
-"""PNG slices: `train|valid|test/{images,masks}/` or bare `images/` and `masks/`.
+"""Volumes from PNG slices: `train|valid|test/{images,masks}/` or only `images/` and `masks/`.
 
 Grey is taken as HU 0..255, as in the PNG data sets that were made from BHSD. PNG has no geometry:
 a pixel counts as 1 mm, rows run from anterior to posterior and columns from the patient's right to
@@ -8,36 +8,27 @@ known. Which files make a volume is read from their names:
     162015.png             six digits from 101000 up, of pictures made from BHSD: 100000 + 1000 *
                            volume + slice, here slice 15 of volume 62
     ID_x_ID_y_slice_015.png    anything that ends in _slice_<number>
-    any other name         a volume, and a patient, of its own
+    any other name         a volume and a patient by itself
 
-Where slices are missing the ones there are still make one volume, in order.
+Where slices are missing, those that are there still make one volume, in order.
 """
 
 import ast
-import io
 import re
-import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from data_prep.sources.files import SourceFile
 from mbh_jax.errors import UserError
+from mbh_jax.imageio import png
+from mbh_jax.imageio.png import CLASS_RGB, Rgb
 from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume
-from mbh_jax.labels import LABELS, NUM_CLASSES
-
-Rgb = tuple[int, int, int]
-
-CLASS_RGB: Mapping[Rgb, int] = {label.rgb: value for value, label in enumerate(LABELS)}
-"""Label of each colour of the class table."""
+from mbh_jax.labels import NUM_CLASSES
 
 _BHSD_NUMBER = re.compile(r"[12]\d{5}")
 _NAMED_SLICE = re.compile(r"(.+)_slice_(\d+)")
-_UNKNOWN_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""Columns to the left, rows to posterior, slices to superior, all 1 mm apart for want of better."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,10 @@ def read_image(image: PngImage) -> tuple[Volume, tuple[str, ...]]:
     Raises:
         UserError: if one is no grey picture of 8 bits, or their sizes differ.
     """
-    slices = [_read_grey(file) for file in image.files]
+    slices = []
+    for file in image.files:
+        with file.open() as stream:
+            slices.append(png.read_grey(stream, file.name))
     for file, plane in zip(image.files, slices, strict=True):
         if plane.shape != slices[0].shape:
             raise UserError(
@@ -118,7 +112,7 @@ def read_image(image: PngImage) -> tuple[Volume, tuple[str, ...]]:
     if numbers != list(range(len(numbers))):
         notes = (f"holds slices {', '.join(map(str, numbers))} of the original volume",)
     hu = hu[:, ::-1] if image.flip_rows else hu
-    volume = Volume(np.ascontiguousarray(hu), _UNKNOWN_AFFINE, "".join(PROGRAM_AXCODES))
+    volume = Volume(np.ascontiguousarray(hu), png.UNKNOWN_AFFINE, "".join(PROGRAM_AXCODES))
     return volume, notes
 
 
@@ -134,7 +128,8 @@ def read_mask(mask: PngMask, shape: tuple[int, int]) -> np.ndarray:
     """
     planes = []
     for file in mask.files:
-        plane = _read_labels(file, dict(mask.rgb_map))
+        with file.open() as stream:
+            plane = png.read_labels(stream, dict(mask.rgb_map), file.name)
         if plane.shape != shape:
             raise UserError(
                 f"{file.name}: mask of {_size(plane)} pixels, its image {shape[1]} x {shape[0]}: "
@@ -147,64 +142,3 @@ def read_mask(mask: PngMask, shape: tuple[int, int]) -> np.ndarray:
 
 def _size(plane: np.ndarray) -> str:
     return f"{plane.shape[1]} x {plane.shape[0]}"
-
-
-def _open(file: SourceFile) -> Image.Image:
-    with file.open() as stream:
-        content = stream.read()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-                picture.load()
-                return picture.copy()
-    except UnidentifiedImageError:
-        raise UserError(f"{file.name}: not a PNG picture: replace it") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(f"{file.name}: too large for a CT slice: remove it") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{file.name}: damaged PNG ({error}): fetch it again") from None
-
-
-def _read_grey(file: SourceFile) -> np.ndarray:
-    picture = _open(file)
-    if picture.mode == "L":
-        return np.asarray(picture)
-    if picture.mode in ("RGB", "RGBA", "P"):
-        red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")), -1, 0)
-        if (red == green).all() and (green == blue).all():
-            return red
-        raise UserError(f"{file.name}: a coloured image: give grey, which is taken as HU 0..255")
-    raise UserError(
-        f"{file.name}: grey of mode {picture.mode}: give 8 bits, which are taken as HU 0..255, or "
-        "the volumes as NIfTI"
-    )
-
-
-def _read_labels(file: SourceFile, rgb_map: Mapping[Rgb, int]) -> np.ndarray:
-    picture = _open(file)
-    if picture.mode in ("L", "I", "I;16"):
-        return _checked_indices(file, np.asarray(picture))
-    rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
-    codes, inverse = np.unique(rgb @ np.array([65536, 256, 1], np.uint32), return_inverse=True)
-    label_of = {red * 65536 + green * 256 + blue: v for (red, green, blue), v in rgb_map.items()}
-    unknown = [int(code) for code in codes if int(code) not in label_of]
-    if unknown and picture.mode == "P":
-        return _checked_indices(file, np.asarray(picture))
-    if unknown:
-        colour = (unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255)
-        raise UserError(
-            f"{file.name}: colour {colour} stands for no class: give --rgb_map, or masks without "
-            "smoothed edges"
-        )
-    labels = np.array([label_of[int(code)] for code in codes], np.uint8)
-    return labels[inverse].reshape(rgb.shape[:2])
-
-
-def _checked_indices(file: SourceFile, values: np.ndarray) -> np.ndarray:
-    if values.max() >= NUM_CLASSES:
-        raise UserError(
-            f"{file.name}: label value {values.max()}: labels must be 0 to {NUM_CLASSES - 1}, or "
-            "colours"
-        )
-    return values.astype(np.uint8)

@@ -11,18 +11,20 @@ import numpy as np
 import pytest
 from tiny_ct import LAS_AFFINE, nifti_bytes
 
+from mbh_jax.data.schema import count_pixels_per_class
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import (
-    Volume,
-    affine_distance_mm,
-    affine_spacing_mm,
-    count_pixels_per_class,
+from mbh_jax.imageio.nifti import (
     read_header,
     read_label,
     read_label_like,
     read_volume,
-    voxel_volume_ml,
     write_label,
+)
+from mbh_jax.imageio.volume import (
+    Volume,
+    affine_distance_mm,
+    affine_spacing_mm,
+    voxel_volume_ml,
 )
 
 FACTS = Path(__file__).parents[2].parent / "shared" / "bhsd_facts" / "label_headers.csv"
@@ -111,7 +113,7 @@ def test_scaling(scaling, expected):
     assert (read(nifti_bytes(stored, scaling=scaling)).hu == expected).all()
 
 
-@pytest.mark.skipif(not FACTS.exists(), reason="the list of BHSD's real headers is not at hand")
+@pytest.mark.skipif(not FACTS.exists(), reason="the list of BHSD's real headers is not available")
 def test_all_real_headers_are_understood():
     with FACTS.open() as stream:
         rows = list(csv.DictReader(stream))
