@@ -1,4 +1,4 @@
-"""What `mbh_jax.models.ops.lowering` gains over plain `jax.lax`, convolution by convolution.
+"""What `mbh_jax.models.ops` gains over plain `jax.lax`, convolution by convolution.
 
     python -m benchmarks.conv_lowering --size 512 --batch 2
     python -m benchmarks.conv_lowering --size 512 --batch 16 --dtype bfloat16    # on a GPU
@@ -22,7 +22,7 @@ from jax import lax
 from benchmarks import common
 from benchmarks.workload import DTYPES, Workload
 from mbh_jax.errors import one_line_errors
-from mbh_jax.models.ops import lowering
+from mbh_jax.models import ops
 from mbh_jax.runtime import xla
 
 Conv = Callable[[jax.Array, jax.Array], jax.Array]
@@ -87,7 +87,7 @@ def measure(
     kernel = jax.random.normal(keys[1], (kernel_size, kernel_size, channels, features), dtype)
     gradient = jax.random.normal(keys[2], (batch, side, side, features), dtype)
     gflop = 2e-9 * gradient.size * kernel.size / features
-    convs: dict[str, Conv] = {"plain": plain_conv, "ours": lowering.conv}
+    convs: dict[str, Conv] = {"plain": plain_conv, "ours": ops.conv}
     lines = []
     for name in PASSES:
         functions = {

@@ -41,21 +41,25 @@ def measure(data: Path, recipe: str, batch: int, repeats: int, steps: int) -> di
     """Measurements of every repeat, as lists "alone", "resident" and "pipeline"."""
     import jax
 
+    from mbh_jax.data.loader import Loader
+    from mbh_jax.data.order import steps_per_epoch
     from mbh_jax.runtime import xla
-    from mbh_jax.runtime.parallel import Batch, prefetch
-    from mbh_jax.training.setup import create_experiment
+    from mbh_jax.runtime.parallel import Batch, create_parallel, prefetch
+    from mbh_jax.training.setup import create_training
 
     config = importlib.import_module(f"configs.{recipe}").get_config()
     config.data.dir = str(data)
     config.train.batch_size = batch
-    experiment = create_experiment(config, batches=("train.batch_size",))
-    examples = experiment.index.examples("train", config.data.slices)
+    loader = Loader(config.data)
+    examples = loader.index.examples("train", config.data.slices)
     if len(examples) < batch:
         raise UserError(f"{data}: {len(examples)} slices to train on, fewer than --batch {batch}")
 
     def batches() -> Iterator[Batch]:
         for epoch in itertools.count():
-            yield from experiment.train_batches(examples, epoch)
+            yield from loader.train_batches(
+                examples, global_batch=batch, seed=config.seed, epoch=epoch
+            )
 
     found: dict[str, Any] = {"slices": len(examples), "image_size": config.data.image_size}
     found["alone"] = []
@@ -68,10 +72,14 @@ def measure(data: Path, recipe: str, batch: int, repeats: int, steps: int) -> di
         wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
         found["alone"].append({"wall_s": wall_s, "cpu_s": cpu_s, "slices": steps * batch})
 
-    state, rng = experiment.init(), jax.random.key(0)
-    prefetched = prefetch(batches(), experiment.parallel)
+    parallel = create_parallel(config.parallel.mode)
+    training = create_training(
+        config, parallel, steps_per_epoch=steps_per_epoch(len(examples), batch)
+    )
+    state, rng = training.init(), jax.random.key(0)
+    prefetched = prefetch(batches(), parallel)
     _, resident = next(prefetched)
-    step = xla.compile_lowered(experiment.train_step.lower(state, resident, rng))
+    step = xla.compile_lowered(training.compile_train(1).lower(state, resident, rng))
     state, sums = step(state, resident, rng)
     jax.block_until_ready(sums)
     found["resident"], found["pipeline"] = [], []

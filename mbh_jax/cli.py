@@ -131,6 +131,7 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
                 f"--config: {_recipe()} is no recipe: not there, or without get_config()"
             )
         return config, _workdir(_WORKDIR.value or f"runs/{Path(_recipe()).stem}")
+    from mbh_jax.reporting.run_files import CONFIG_FILE
     from mbh_jax.training import network
 
     if not _WORKDIR.value:
@@ -139,12 +140,12 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
             "--workdir of a run, which knows its recipe"
         )
     workdir = _workdir(_WORKDIR.value)
-    if (workdir / network.CONFIG_FILE).is_file():
+    if (workdir / CONFIG_FILE).is_file():
         return network.read_config(workdir), workdir
     if other_run is not None:
         return network.read_config(epath.Path(other_run)), workdir
     raise UserError(
-        f"{workdir} holds no run (no {network.CONFIG_FILE}): give the --workdir of one, or a "
+        f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one, or a "
         "recipe, such as --config=configs/flexunet.py"
     )
 

@@ -13,6 +13,7 @@ from mbh_jax.errors import Stopped
 from mbh_jax.log import log
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.reporting.run_files import RunFiles
+from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
 from mbh_jax.runtime.profiling import StepProfiler
@@ -73,7 +74,7 @@ def train(
             checkpoints.save_last(state, int(state.step), record.to_json(config, index.fingerprint))
 
         with (
-            RunFiles(workdir, config, step) as run_files,
+            RunFiles(workdir, config, step, enabled=distributed.is_primary()) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(
                 num_batches * config.train.num_epochs, step, config.train.batch_size

@@ -10,16 +10,10 @@ from ml_collections import ConfigDict
 
 from benchmarks.baselines import Implementation, jax_common
 from benchmarks.workload import Workload
-from mbh_jax import models
-from mbh_jax.data import preprocess
+from mbh_jax.optimization import optimizers
 from mbh_jax.runtime import xla
-from mbh_jax.runtime.parallel import (
-    compile_eval_step,
-    compile_train_step,
-    create_parallel,
-    put_batch,
-)
-from mbh_jax.training import losses, optimizers, steps
+from mbh_jax.runtime.parallel import create_parallel, put_batch
+from mbh_jax.training.setup import create_training
 from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
@@ -34,7 +28,7 @@ def configuration(workload: Workload) -> ConfigDict:
     config.optimizer.schedule, config.optimizer.warmup_epochs = "constant", 0.0
     config.data.image_size = workload.size
     config.data.window = "hu_0_255"
-    config.loss.name = "cross_entropy"
+    config.loss = ConfigDict({"name": "cross_entropy"})
     config.augment.flip = False
     config.augment.update({key: 0.0 for key in config.augment if key != "flip"})
     config.train.batch_size = config.eval.batch_size = workload.batch
@@ -46,11 +40,8 @@ def build(workload: Workload, variant: str) -> Implementation:
     """The steps of `mbh_jax.training.steps`, compiled as `config.parallel.mode` says."""
     config = configuration(workload)
     parallel = create_parallel(config.parallel.mode)
-    model = models.create_model(config.model, workload.num_classes, axis_name=parallel.axis_name)
-    loss = losses.create_loss(config.loss)
-    schedule = optimizers.create_schedule(config.optimizer, 1, 1)
-    optimizer = optimizers.create_optimizer(config.optimizer, schedule)
-    made = steps.create_steps(config, model, loss, optimizer)
+    training = create_training(config, parallel, steps_per_epoch=1)
+    network = training.network
     batch = put_batch(
         {
             "image": workload.scans(),
@@ -62,13 +53,12 @@ def build(workload: Workload, variant: str) -> Implementation:
     )
 
     def variables() -> PyTree:
-        shape = (1, workload.size, workload.size, workload.channels)
-        abstract = jax.eval_shape(model.init, jax.random.key(0), np.zeros(shape, np.float32))
-        return jax.device_put(jax_common.with_weights(abstract, workload), parallel.replicated)
+        weights = jax_common.with_weights(network.shapes(), workload)
+        return jax.device_put(weights, parallel.replicated)
 
     @jax.jit
     def logits(variables: PyTree, scans: jax.Array) -> jax.Array:
-        return model.apply(variables, preprocess.apply_window(scans, config.data.window))
+        return network.logits(variables, scans)
 
     start = variables()
     first_loss = jax_common.mean_cross_entropy(
@@ -76,15 +66,16 @@ def build(workload: Workload, variant: str) -> Implementation:
     )
     num_parameters = jax_common.num_parameters(start)
     if workload.task == "inference":
-        predict = compile_eval_step(made.predict, parallel)
         return jax_common.as_implementation(
-            num_parameters, first_loss, functools.partial(predict, start, batch)
+            num_parameters, first_loss, functools.partial(training.predict_step, start, batch)
         )
 
-    plateau = optimizers.create_plateau(config.optimizer)
-    state = jax.device_put(TrainState.create(start, optimizer, plateau), parallel.replicated)
+    optimizer = optimizers.create_optimizer(config.optimizer, training.schedule)
+    state = jax.device_put(
+        TrainState.create(start, optimizer, training.plateau), parallel.replicated
+    )
     del start  # The first step takes over its memory.
-    train = compile_train_step(made.train, parallel)
+    train = training.compile_train(1)
     rng = jax.random.key(0)
     train = xla.compile_lowered(train.lower(state, batch, rng))
 

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from mbh_jax import files
 from mbh_jax.errors import UserError
 from mbh_jax.log import log
+from mbh_jax.reporting.run_files import CONFIG_FILE
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import network
@@ -70,7 +71,7 @@ def initialize_workdir(
         if _has_begun(checkpoints):
             raise UserError(f"{workdir} already holds a run: give another --workdir")
         if distributed.is_primary():
-            files.write_json(workdir / network.CONFIG_FILE, config.to_dict())
+            files.write_json(workdir / CONFIG_FILE, config.to_dict())
         checkpoints.save_initial(variables, {})
     log.info("wrote %s", workdir)
 

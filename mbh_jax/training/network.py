@@ -19,12 +19,11 @@ from mbh_jax import models, windows
 from mbh_jax.data import preprocess
 from mbh_jax.errors import UserError
 from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.reporting.run_files import CONFIG_FILE
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
-
-CONFIG_FILE = "config.json"
 
 NETWORK_KEYS = ("model.", "data.image_size", "data.window")
 """Keys, or first parts of keys, that a network with given weights depends on."""

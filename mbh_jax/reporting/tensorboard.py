@@ -1,64 +1,24 @@
-"""The files of a training run: configuration, history, curves and TensorBoard events.
-
-The history is a list with one dict an epoch. Its files are rewritten from the whole list, each at
-once, so a resumed run neither loses nor doubles an epoch. The CSVs hold nothing that two runs of
-the same configuration differ in; times go to history.json and TensorBoard.
-"""
+"""TensorBoard event files, written without TensorFlow."""
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 from etils import epath
-from ml_collections import ConfigDict
 
-# `tensorboard.summary.writer.event_file_writer` would import TensorFlow wherever it is installed,
-# seconds of start-up and a second owner of the GPU; records and protos come without it.
+# `tensorboard.summary.writer.event_file_writer` would import TensorFlow wherever it is installed:
+# seconds of start-up, and a second owner of the GPU. Records and protos come without it.
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mbh_jax import files
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-
-History = Sequence[Mapping[str, Any]]
-
-LOSS_COLUMNS = ("epoch", "loss", "val_loss")
-METRIC_COLUMNS = (
-    "epoch",
-    "dice_coef_multiclass",
-    "val_dice_coef_multiclass",
-    "foreground_dice",
-    "val_foreground_dice",
-    *(f"val_dice_{CLASS_NAMES[c]}" for c in FOREGROUND),
-)
-
-
-def write_config(workdir: epath.PathLike, config: ConfigDict) -> None:
-    """Writes config.json, the whole configuration."""
-    files.write_json(epath.Path(workdir) / "config.json", config.to_dict())
-
-
-def write_history(workdir: epath.PathLike, history: History) -> None:
-    """Writes train_losses.csv, train_metrics.csv and history.json.
-
-    Args:
-        workdir: the run's folder.
-        history: a dict an epoch, with at least `LOSS_COLUMNS` and `METRIC_COLUMNS`; NaN or None is
-            a value that does not exist (a class that validation lacks). history.json keeps every
-            key.
-    """
-    workdir = epath.Path(workdir)
-    files.write_csv(workdir / "train_losses.csv", LOSS_COLUMNS, history)
-    files.write_csv(workdir / "train_metrics.csv", METRIC_COLUMNS, history)
-    files.write_json(workdir / "history.json", history)
 
 
 class TensorBoardWriter:
-    """Appends scalars and images to an event file of its own.
+    """Writes scalars and images to a new event file.
 
     TensorBoard joins the event files of a folder. Each begins with the order to forget what earlier
-    files say of steps after `steps_taken`, so nothing shows twice after a run was killed.
+    files hold of steps after `steps_taken`, so nothing shows twice after a run was killed.
 
     Args:
         directory: folder of the event files.

@@ -11,7 +11,8 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from mbh_jax.reporting import writers
+from mbh_jax.reporting.run_files import RunFiles, write_history
+from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
 
 def _read(path):
@@ -21,7 +22,7 @@ def _read(path):
 
 def test_history_files_hold_the_history(tmp_path, make_history):
     history = make_history(6)
-    writers.write_history(tmp_path, history)
+    write_history(tmp_path, history)
     losses, metrics = _read(tmp_path / "train_losses.csv"), _read(tmp_path / "train_metrics.csv")
     assert list(losses[0]) == ["epoch", "loss", "val_loss"]
     assert [int(row["epoch"]) for row in losses] == [1, 2, 3, 4, 5, 6]
@@ -40,19 +41,21 @@ def test_history_files_hold_the_history(tmp_path, make_history):
 def test_a_resumed_run_writes_the_same_bytes(tmp_path, make_history):
     history = make_history(6)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
-    writers.write_history(whole, history)
+    write_history(whole, history)
     for epochs in (2, 4, 3, 6):
-        writers.write_history(resumed, make_history(epochs))
+        write_history(resumed, make_history(epochs))
     # What history.json turned into null comes back from a checkpoint's record as None.
     restored = json.loads((resumed / "history.json").read_text())
-    writers.write_history(resumed, restored)
+    write_history(resumed, restored)
     for name in ("train_losses.csv", "train_metrics.csv", "history.json"):
         assert (resumed / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_config_file(tmp_path):
     config = ConfigDict({"seed": 0, "model": {"dtype": "float32", "sizes": (1, 2)}})
-    writers.write_config(tmp_path, config)
+    RunFiles(tmp_path, config, 0, enabled=False)
+    assert not list(tmp_path.iterdir())
+    RunFiles(tmp_path, config, 0, enabled=True)
     assert json.loads((tmp_path / "config.json").read_text()) == {
         "seed": 0,
         "model": {"dtype": "float32", "sizes": [1, 2]},
@@ -68,11 +71,11 @@ def _accumulate(directory):
 
 def test_tensorboard_reads_scalars_and_images_and_forgets_the_steps_of_a_killed_run(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    with writers.TensorBoardWriter(tmp_path) as events:
+    with TensorBoardWriter(tmp_path) as events:
         events.image(10, "prediction", picture)
         for step in (10, 20, 30, 40):
             events.scalars(step, {"loss": 1 / step, "val_dice_EDH": None, "other": float("nan")})
-    with writers.TensorBoardWriter(tmp_path, steps_taken=20) as events:
+    with TensorBoardWriter(tmp_path, steps_taken=20) as events:
         for step in (30, 40):
             events.scalars(step, {"loss": 2 / step})
 
@@ -93,8 +96,8 @@ def test_tensorboard_reads_scalars_and_images_and_forgets_the_steps_of_a_killed_
 def test_reporting_imports_neither_tensorflow_nor_pyplot(tmp_path):
     program = (
         "import sys\n"
-        "from mbh_jax.reporting import overlays, plots, progress, tables, writers\n"
-        f"writers.TensorBoardWriter({str(tmp_path)!r}).close()\n"
+        "from mbh_jax.reporting import curves, overlays, progress, run_files, tables, tensorboard\n"
+        f"tensorboard.TensorBoardWriter({str(tmp_path)!r}).close()\n"
         "print(*sorted({'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)))"
     )
     found = subprocess.run(
