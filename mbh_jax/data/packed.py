@@ -101,7 +101,7 @@ class PackedSlices:
         return self.index.volumes[self.index.volume[examples[0]]].shape[1:]
 
     def read(self, kind: Kind, examples: np.ndarray) -> np.ndarray:
-        """Images (n, H, W) int16 HU or labels (n, H, W) uint8 of examples (n,) of one matrix."""
+        """Images (n, H, W) int16 HU or labels (n, H, W) uint8 of examples (n,) of one size."""
         pixels = self._pixels[self.shape_of(examples)][kind]
         rows = self._row[examples]
         if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):

@@ -55,7 +55,7 @@ def train_batches(
         global_batch: examples in a batch over all hosts.
         seed: with `epoch`, the only source of the order.
         epoch: number of the epoch.
-        start_batch: where to begin within the epoch, for a run that is taken up again.
+        start_batch: batch of the epoch to start with, for a run that is resumed.
         host: number of this host.
         num_hosts: how many there are; divides `global_batch`.
         resize_to: (H, W) to bring slices to on the host; needed if their sizes differ.

@@ -1,4 +1,4 @@
-"""What a network tells about itself, so that a configuration can name it."""
+"""What a network declares, so that a configuration can name it."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple

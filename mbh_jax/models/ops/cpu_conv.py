@@ -1,19 +1,20 @@
 """Convolution for XLA's CPU backend, where a plain `lax.conv` is far from the machine's speed.
 
-What XLA's CPU convolution does well is a long product of patches with many output channels. Each
-function here turns a shape that it does badly into one that it does well; thresholds were measured
-with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`; RESULTS.md, "Each convolution"):
+XLA's CPU convolution is fast where it is a long product of patches with many output channels. Each
+function here turns a shape for which it is slow into one for which it is fast. The thresholds were
+measured with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`; the section "Each
+convolution" of `benchmarks/RESULTS.md` has the gains):
 
 - Few channels (the full-resolution levels): a product with 16 output channels spends its time on
-  gathering patches. Computing several neighbouring pixels at once, as extra output channels, shares
-  the patches among them. It costs a few products with zeros.
+  gathering patches. Several neighbouring pixels are computed at once, as extra output channels, and
+  share the patches; this costs a few products with zeros.
 - The kernel's gradient: XLA sees a convolution whose window is the whole map, and gathers its
-  patches one value at a time. Here each channel of the input is one image, and large maps are a sum
-  over chunks of rows that fit the cache: about twice as fast on maps of 64 x 64 and more.
+  patches one value at a time. Here each channel of the input is one image, and the gradient of a
+  large map is a sum over chunks of rows that fit the cache.
 - Wide kernels or many channels (most levels): a half to a third of the multiplications suffice
-  (`cook_toom`), for the result and the input's gradient: 1.4 to 1.8 times as fast.
+  (`cook_toom`), for the output and for the input's gradient.
 - Tiny maps with many channels (the deepest levels): patches and one matrix product. The input's
-  gradient is then a product with the kernel as it lies in memory: 3 to 13 times as fast.
+  gradient is then a product with the kernel in the order in which it lies in memory.
 """
 
 import functools
@@ -26,34 +27,33 @@ from jax import lax
 from mbh_jax.models.ops import cook_toom
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-"""The one layout that XLA's CPU backend computes fast anywhere; others are slow inside loops."""
+"""The layout that XLA's CPU backend computes fast everywhere; others are slow inside loops."""
 
 TINY_MAP_CHANNELS = 256
 TINY_MAP_PIXELS = 64
 TINY_MAP_PIXELS_BACKWARD = 256
-"""Maps of at most so many pixels, between at least so many channels, become matrix products."""
+"""Most pixels of a map, and least channels on both sides, to compute it as a matrix product."""
 
 FEW_INPUT_CHANNELS = 16
 WIDE_OUTPUT_CHANNELS = 32
 MAX_BLOCK = 4
-"""Neighbouring pixels are computed together up to so many output channels, or pixels."""
+"""Neighbouring pixels are computed together up to this number of output channels, or of pixels."""
 
 FEW_PIXELS = 128
-"""With fewer pixels in all maps together, the input's gradient has the kernel as its left factor:
-2 to 3 times as fast with 32 pixels and less, no faster with 128."""
+"""With fewer pixels in all maps, the kernel is the left factor of the input's gradient."""
 
 COOK_TOOM_CHANNELS = {3: (32, 16), 5: (16, 16), 7: (3, 16)}
 COOK_TOOM_ROWS = 16
-"""Maps of at least so many rows, from and to at least so many channels (by the kernel's side)."""
+"""Least number of rows of a map, and of input and output channels by the kernel's side."""
 
 SMALL_MAP_PIXELS = 4096
 """Up to this size the gradient of the kernel is not computed in row chunks."""
 
 ROWS_AT_ONCE = 16
 PIXELS_AT_ONCE = 4096
-"""One term of the kernel's gradient covers so many rows, or pixels where those are more.
+"""Rows, or pixels where those are more, of one row chunk of the kernel's gradient.
 
-Less work than that is not worth dividing among cores, more does not fit the cache.
+Less work is not worth dividing among cores, more does not fit the cache.
 """
 
 
