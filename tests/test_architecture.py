@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "config": (*BASE, "models", "optimization", "runtime"),
     "training": (*BASE, *LIBRARY, "config"),
     "cli": (*BASE, "config", "reporting", "runtime", "training"),
+    "inference": (*BASE, *LIBRARY, "training"),
     "interop": (*BASE, *LIBRARY, "config", "training", "cli"),
 }
 """What each package, and each of the modules below the commands, may import of mbh_jax.
