@@ -1,9 +1,10 @@
-"""What launch/quickstart.sh runs: phantom heads at 128 x 128, minutes on two cores.
+"""What launch/quickstart.sh runs: phantom heads at 128 x 128, a few minutes on two cores.
 
     python -m mbh_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
 
-Shows what this project adds to the faithful recipe: three CT windows, batch normalisation, a loss
-that counts blood, augmentation on the device, and healthy slices among the training ones.
+It shows what this project adds to the original recipe: three CT windows, batch normalisation, a
+loss that counts haemorrhage, augmentation on the device, and training on healthy slices too. It is
+not a recipe for BHSD.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +13,7 @@ from configs import flexunet
 
 
 def get_config() -> ConfigDict:
-    """The faithful recipe, smaller, with a loss and an input that suit it."""
+    """The original recipe, smaller, with another loss, input and augmentation."""
     config = flexunet.get_config()
     config.data.dir = "data/phantom"
     config.data.image_size = 128
