@@ -14,7 +14,7 @@ from benchmarks.common import Spread
 from benchmarks.runner import Case
 from benchmarks.workload import Workload
 from mbh_jax.errors import UserError
-from mbh_jax.models import FlexUNet
+from mbh_jax.models.flexunet import FlexUNet
 
 
 @pytest.fixture
