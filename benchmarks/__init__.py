@@ -1,1 +1,1 @@
-"""Measurements of speed and size; results are in RESULTS.md."""
+"""Measurements of speed and size; the results are in RESULTS.md."""

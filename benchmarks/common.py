@@ -1,4 +1,4 @@
-"""What the benchmarks share: the machine they ran on, statistics, tables and JSON."""
+"""Shared by the benchmarks: a description of the machine, statistics, tables and JSON."""
 
 import datetime
 import importlib.metadata
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class Spread(NamedTuple):
-    """Median of repeated measurements, and the smallest and largest."""
+    """Median, smallest and largest of repeated measurements."""
 
     median: float
     low: float
@@ -22,7 +22,7 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread":
-        """Of at least one value."""
+        """The spread of at least one value."""
         values = list(values)
         return cls(statistics.median(values), min(values), max(values))
 
@@ -42,12 +42,12 @@ def processor() -> str:
 
 
 def num_cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """Date, processor, memory and load, for the head of a result."""
+    """Date, processor, memory, system and load average, to be written with every result."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "date": datetime.date.today().isoformat(),
@@ -61,7 +61,7 @@ def machine() -> dict[str, Any]:
 
 
 def describe_machine(found: Mapping[str, Any], versions: Mapping[str, str]) -> str:
-    """One line for the reader."""
+    """What `machine` found, and versions of packages, as one line of text."""
     packages = "".join(f", {name} {version}" for name, version in sorted(versions.items()))
     return (
         f"{found['date']}; {found['cores']} cores of {found['processor']}, {found['memory_gib']} "
@@ -77,7 +77,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
-    """Writes a benchmark's whole result where `--json` says."""
+    """Writes a benchmark's result to the path that `--json` gave, or nowhere if it is None."""
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(result, indent=2) + "\n")
@@ -85,21 +85,21 @@ def write_json(path: Path | None, result: Mapping[str, Any]) -> None:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Versions of installed packages."""
+    """{package: version} of installed packages."""
     return {name: importlib.metadata.version(_distribution(name)) for name in packages}
 
 
 def _distribution(package: str) -> str:
-    """The name that a package is installed by: TensorFlow's has two."""
+    """The distribution that holds a package: TensorFlow's is `tensorflow` or `tensorflow-cpu`."""
     installed = importlib.metadata.packages_distributions()
     return installed.get(package, [package])[0]
 
 
 def integers(text: str) -> list[int]:
-    """Argument type: "128,256"."""
+    """Argument type: integers separated by commas, such as "128,256"."""
     return [int(part) for part in text.split(",")]
 
 
 def names(text: str) -> list[str]:
-    """Argument type: "ours,torch"."""
+    """Argument type: names separated by commas, such as "ours,torch"."""
     return text.split(",")

@@ -1,12 +1,12 @@
-"""What `mbh_jax.models.ops.lowering` gains over plain `jax.lax`, shape by shape.
+"""What `mbh_jax.models.ops` gains over plain `jax.lax`, convolution by convolution.
 
     python -m benchmarks.conv_lowering --size 512 --batch 2
     python -m benchmarks.conv_lowering --size 512 --batch 16 --dtype bfloat16    # on a GPU
 
-One line for each convolution of an 8-level FlexUNet and each of its passes: the result, the input's
-gradient and the kernel's. "plain" is `lax.conv_general_dilated`; "ours" what the network runs on
-this platform; "space to depth", on maps of 128 x 128 and more, is `benchmarks.space_to_depth`. All
-are compiled as the package compiles, and take turns; figures are medians.
+It prints one line for each convolution of the recipe's network and each of its passes: the output,
+the gradient of the input and the gradient of the kernel. "plain" is `lax.conv_general_dilated`;
+"ours" is what the network runs on this platform. Both are compiled with the package's XLA options
+and are timed alternately; the figures are medians.
 """
 
 import argparse
@@ -19,26 +19,20 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from benchmarks import common, space_to_depth
+from benchmarks import common
+from benchmarks.workload import DTYPES, Workload
 from mbh_jax.errors import one_line_errors
-from mbh_jax.models import FlexUNet
-from mbh_jax.models.ops import lowering
+from mbh_jax.models import ops
 from mbh_jax.runtime import xla
 
 Conv = Callable[[jax.Array, jax.Array], jax.Array]
 
-SPACE_TO_DEPTH_SIDE = 128
-"""On smaller maps channels are many."""
-
-PASSES = ("result", "input", "kernel")
-"""The result, and the gradients with respect to input and kernel."""
-
-WAYS = ("plain", "ours", "space to depth")
-"""Columns of the table."""
+PASSES = ("output", "input", "kernel")
+"""The output, and the gradients with respect to the input and the kernel."""
 
 
 def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """'same' convolution as `flax.linen.Conv` writes it."""
+    """A 'same' convolution as `flax.linen.Conv` computes it; shapes of `compute`."""
     return lax.conv_general_dilated(
         x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
@@ -47,14 +41,22 @@ def plain_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def compute(
     conv: Conv, name: str, x: jax.Array, kernel: jax.Array, gradient: jax.Array
 ) -> jax.Array:
-    """The result of `conv(x, kernel)`, or a gradient for the result's; `name` is of `PASSES`."""
-    if name == "result":
+    """One pass of a convolution.
+
+    Args:
+        conv: the convolution.
+        name: the pass, one of `PASSES`.
+        x: (B, H, W, C).
+        kernel: (k, k, C, F).
+        gradient: (B, H, W, F), the gradient of the output.
+    """
+    if name == "output":
         return conv(x, kernel)
     return jax.vjp(conv, x, kernel)[1](gradient)[PASSES.index(name) - 1]
 
 
 def median_seconds(functions: dict[str, Callable], arguments: tuple, repeats: int) -> dict:
-    """Median time of each function, all taking turns, after one that is not counted."""
+    """Median seconds of functions called alternately; the first call of each is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
@@ -65,35 +67,32 @@ def median_seconds(functions: dict[str, Callable], arguments: tuple, repeats: in
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def convolutions(network: FlexUNet, size: int) -> list[tuple[int, int, int, int]]:
-    """(map side, kernel side, channels, features) of each different convolution."""
-    shapes = []
-    for i in range(network.num_layers):
-        filters, kernel_size, *_ = network.level(i)
-        below = 3 if i == 0 else filters // 2
-        inputs = [below, filters] + ([2 * filters] if i < network.num_layers - 1 else [])
-        shapes += [(size >> i, kernel_size, channels, filters) for channels in inputs]
-    return shapes
+def convolutions(workload: Workload) -> list[tuple[int, int, int, int]]:
+    """(map side, kernel side, channels, features) of each different convolution of a network."""
+    shapes = [
+        (workload.output_side(layer), *layer.kernel_shape[1:])
+        for layer in workload.layers()
+        if layer.is_hidden
+    ]
+    return list(dict.fromkeys(shapes))
 
 
 def measure(
     shape: tuple[int, int, int, int], batch: int, dtype: jnp.dtype, repeats: int
 ) -> list[list[str]]:
-    """Lines of the table for one convolution."""
+    """The table's lines for one convolution: one line for each pass."""
     side, kernel_size, channels, features = shape
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (batch, side, side, channels), dtype)
     kernel = jax.random.normal(keys[1], (kernel_size, kernel_size, channels, features), dtype)
     gradient = jax.random.normal(keys[2], (batch, side, side, features), dtype)
     gflop = 2e-9 * gradient.size * kernel.size / features
-    convs: dict[str, Conv] = {"plain": plain_conv, "ours": lowering.conv}
-    if side >= SPACE_TO_DEPTH_SIDE:
-        convs["space to depth"] = space_to_depth.conv
+    convs: dict[str, Conv] = {"plain": plain_conv, "ours": ops.conv}
     lines = []
     for name in PASSES:
         functions = {
-            way: xla.compile_when_called(jax.jit(functools.partial(compute, conv, name)))
-            for way, conv in convs.items()
+            label: xla.compile_when_called(jax.jit(functools.partial(compute, conv, name)))
+            for label, conv in convs.items()
         }
         seconds = median_seconds(functions, (x, kernel, gradient), repeats)
         lines.append(
@@ -102,7 +101,8 @@ def measure(
                 f"{kernel_size} x {kernel_size}",
                 f"{channels} -> {features}",
                 name,
-                *(f"{1000 * seconds[way]:.2f}" if way in seconds else "-" for way in WAYS),
+                f"{1000 * seconds['plain']:.2f}",
+                f"{1000 * seconds['ours']:.2f}",
                 f"{gflop / seconds['ours']:.0f}",
                 f"{seconds['plain'] / seconds['ours']:.1f}",
             ]
@@ -113,21 +113,22 @@ def measure(
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--recipe", default="flexunet", help="a module of configs/")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--base_filters", type=int, default=16)
-    parser.add_argument("--levels", type=int, default=8, help="how many, from the first")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--repeats", type=int, default=5, help="timed calls (default: 5)")
     chosen = parser.parse_args(arguments)
     with one_line_errors():
-        network = FlexUNet(6, base_filters=chosen.base_filters, num_layers=chosen.levels)
+        workload = Workload.from_recipe(
+            chosen.recipe, "train", chosen.size, chosen.batch, chosen.dtype
+        )
         print(common.describe_machine(common.machine(), common.versions("jax", "jaxlib")))
         print(f"{jax.devices()[0].device_kind}, batch {chosen.batch}, {chosen.dtype}\n")
         header = ["map", "kernel", "channels", "pass"]
-        columns = [*(f"{way}, ms" for way in WAYS), "ours, GFLOP/s", "plain / ours"]
+        columns = ["plain, ms", "ours, ms", "ours, GFLOP/s", "plain / ours"]
         print(common.table([*header, *columns], []))
-        for shape in convolutions(network, chosen.size):
+        for shape in convolutions(workload):
             for line in measure(shape, chosen.batch, jnp.dtype(chosen.dtype), chosen.repeats):
                 print("| " + " | ".join(line) + " |", flush=True)
 

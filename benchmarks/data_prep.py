@@ -1,12 +1,12 @@
-"""How fast scans become records and are read back, and how large they are.
+"""How fast scans are converted to records and read back, and how large the records are.
 
-    python -m benchmarks.data_prep                        # makes 12 phantoms of 512 x 512
+    python -m benchmarks.data_prep                        # creates 12 phantoms of 512 x 512
     python -m benchmarks.data_prep --source label_192.zip --workers 1,2,8
 
-prints Markdown: conversion by number of workers (seconds of the clock and of processors, peak
-memory of all processes together), memory for half of the volumes, and for each way to encode a
-slice its size, the time to write it and how fast tf.data reads it. The last column of the first
-table says what all of BHSD (6,404 slices) would take at that rate.
+It prints Markdown: the conversion by number of workers (rate, CPU seconds, peak memory of all
+processes together), the peak memory for half of the volumes, and for each encoding of a slice its
+size, the time to write it and how fast tf.data reads it. The last column of the first table is the
+time that all of BHSD (6,404 slices) would take at that rate.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _TIMED_SLICES = 96
 
 
 class Usage(NamedTuple):
-    """What a command took; memory is the peak of all its processes together."""
+    """Time and peak memory of a command, of all its processes together."""
 
     wall_s: float
     cpu_s: float
@@ -48,21 +48,21 @@ class Usage(NamedTuple):
 
 
 class Encoding(NamedTuple):
-    """A way to store a plane of int16 HU, and TensorFlow's way back."""
+    """An encoding of a plane of int16 HU, and the TensorFlow function that decodes it."""
 
     encode: Callable[[np.ndarray], bytes]
     decode: Callable
 
 
 class Reading(NamedTuple):
-    """How fast slices are read, and the milliseconds of processors that one takes."""
+    """Slices read per second, and CPU milliseconds per slice."""
 
     slices_per_s: float
     cpu_ms: float
 
 
 def measure(command: Sequence[str]) -> Usage:
-    """Runs a command to its end, watching it and its children."""
+    """Runs a command to its end and measures it with its child processes."""
     before = os.times()
     start = time.monotonic()
     process = psutil.Popen(command, stdout=subprocess.DEVNULL)
@@ -72,7 +72,7 @@ def measure(command: Sequence[str]) -> Usage:
             family = [process, *process.children(recursive=True)]
             peak = max(peak, sum(one.memory_full_info().uss for one in family))
         except psutil.Error:
-            pass  # One of them ended in between.
+            pass  # A process ended between the two calls.
         time.sleep(_POLL_S)
     if process.returncode:
         raise SystemExit(f"error: {' '.join(command)} failed")
@@ -83,7 +83,7 @@ def measure(command: Sequence[str]) -> Usage:
 
 
 def convert(source: Path, output: Path, workers: int) -> Usage:
-    """Converts a source in a process of its own."""
+    """Converts a source in a separate process."""
     shutil.rmtree(output, ignore_errors=True)
     arguments = f"--split patient --workers {workers} --source".split()
     command = [sys.executable, "-m", "data_prep.build_tfrecords", *arguments, str(source)]
@@ -100,7 +100,7 @@ def half_of(source: Path, folder: Path) -> Path:
 
 
 def planes_of(source: Path, number: int) -> list[np.ndarray]:
-    """The first slices of a source: (rows, columns) int16 HU each."""
+    """The first `number` slices of a source: (rows, columns) int16 HU each."""
     planes: list[np.ndarray] = []
     for case in sources.open_source(source).cases:
         planes += list(sources.read_case(case).volume.hu)
@@ -110,7 +110,7 @@ def planes_of(source: Path, number: int) -> list[np.ndarray]:
 
 
 def encodings() -> dict[str, Encoding]:
-    """Raw, zlib and 16-bit PNG."""
+    """{name: encoding}: raw, zlib at three levels, and 16-bit PNG."""
     import tensorflow as tf
 
     def as_png(plane: np.ndarray) -> bytes:
@@ -138,7 +138,7 @@ def encodings() -> dict[str, Encoding]:
 def time_encoding(
     encoding: Encoding, planes: Sequence[np.ndarray], path: Path
 ) -> tuple[float, float, Reading]:
-    """Bytes a slice, CPU milliseconds to encode one, and how tf.data reads them."""
+    """Bytes per slice, CPU milliseconds to encode one, and how fast tf.data reads them."""
     import tensorflow as tf
 
     start_s = time.process_time()
@@ -155,7 +155,7 @@ def time_encoding(
 
 
 def _fastest(readings: Iterable[Iterable], num_slices: int) -> Reading:
-    """The fastest of several times that the same slices are read."""
+    """The fastest of several readings of the same slices."""
     found = []
     for batches in readings:
         start_s, start_cpu_s = time.monotonic(), time.process_time()
@@ -167,7 +167,7 @@ def _fastest(readings: Iterable[Iterable], num_slices: int) -> Reading:
 
 
 def read_back(output: Path) -> Reading:
-    """How the training pipeline reads a dataset, in its shuffled order."""
+    """How fast the training pipeline reads a dataset, in its shuffled order."""
     from mbh_jax.data import pipeline
 
     index = SliceIndex.load(output)
@@ -190,7 +190,7 @@ def read_back(output: Path) -> Reading:
 
 
 def report(source: Path, workers: Sequence[int], scratch: Path) -> None:
-    """Measures and prints."""
+    """Measures everything and prints the tables; `scratch` is an empty folder for its files."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     versions = [
         f"{name} {importlib.metadata.version(name)}" for name in ("numpy", "tensorflow-datasets")
@@ -236,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.data_prep", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--source", type=Path, help="zip or folder (default: phantoms)")
-    parser.add_argument("--workers", default="1,2", help="numbers to try (default: 1,2)")
+    parser.add_argument("--source", type=Path, help="zip or folder of scans (default: phantoms)")
+    parser.add_argument("--workers", default="1,2", help="numbers of workers to try (default: 1,2)")
     parser.add_argument("--num_volumes", type=int, default=12, help="phantoms (default: 12)")
     chosen = parser.parse_args(arguments)
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:

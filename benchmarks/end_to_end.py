@@ -1,13 +1,13 @@
-"""The quickstart from command to result: ours against a plain Keras fit of the same network.
+"""The whole quickstart command: ours against a plain Keras `fit` of the same network.
 
     python -m benchmarks.end_to_end --data data/phantom
-    python -m benchmarks.end_to_end --num_volumes 12 --epochs 1 --rounds 1
+    python -m benchmarks.end_to_end --num_volumes 12 --epochs 1 --repeats 1
 
-Both are commands of their own, timed from start to end in turns, with the same slices, network,
-batch size and number of epochs. Ours is `mbh_jax.main` with `configs/quickstart.py` and all that it
-does: three windows, augmentation, Dice loss, checkpoints, curves, pictures, tables. Keras is
-`benchmarks.peers.keras_fit`: tf.data with one window, cross-entropy, `fit` with validation, and the
-best weights kept.
+Both are commands that run alternately and are timed from start to end, with the same slices,
+network, batch size and number of epochs. Ours is `mbh_jax.main` with `configs/quickstart.py` and
+everything it does: three windows, augmentation, Dice loss, checkpoints, curves, pictures, tables.
+Keras is `benchmarks.baselines.keras_fit`: tf.data with one window, cross-entropy, `fit` with
+validation, and the best weights kept.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from mbh_jax.errors import UserError, one_line_errors
 
 
 def run_ours(data: Path, workdir: Path, epochs: int) -> list[float]:
-    """Seconds of each epoch, training and validation; the command also writes all its files."""
+    """Trains ours; returns the seconds of each epoch, training and validation together."""
     _run(
         "mbh_jax.main",
         "--config=configs/quickstart.py",
@@ -40,13 +40,13 @@ def run_ours(data: Path, workdir: Path, epochs: int) -> list[float]:
 
 
 def run_keras(data: Path, workdir: Path, epochs: int) -> list[float]:
-    """Seconds of each epoch, training and validation."""
+    """Trains Keras; returns the seconds of each epoch, training and validation together."""
     workdir.mkdir()
-    _run("benchmarks.peers.keras_fit", f"--data={data}", f"--epochs={epochs}", str(workdir))
+    _run("benchmarks.baselines.keras_fit", f"--data={data}", f"--epochs={epochs}", str(workdir))
     return json.loads((workdir / "epochs.json").read_text())
 
 
-CONTESTANTS: dict[str, Callable[[Path, Path, int], list[float]]] = {
+COMMANDS: dict[str, Callable[[Path, Path, int], list[float]]] = {
     "ours": run_ours,
     "keras": run_keras,
 }
@@ -64,19 +64,19 @@ def _run(module: str, *arguments: str) -> None:
         raise UserError(f"{module} ended with exit code {ended.returncode}; see above")
 
 
-def measure(data: Path, scratch: Path, epochs: int, rounds: int) -> dict[str, list[dict]]:
-    """For each contestant and round, its seconds in all and of each epoch."""
-    found: dict[str, list[dict]] = {name: [] for name in CONTESTANTS}
-    for number in range(rounds):
-        for name in list(CONTESTANTS)[:: -1 if number % 2 else 1]:
+def measure(data: Path, scratch: Path, epochs: int, repeats: int) -> dict[str, list[dict]]:
+    """For each command and repeat: its seconds from start to end, and those of each epoch."""
+    found: dict[str, list[dict]] = {name: [] for name in COMMANDS}
+    for repeat in range(repeats):
+        for name in list(COMMANDS)[:: -1 if repeat % 2 else 1]:
             start_s = time.perf_counter()
-            epoch_s = CONTESTANTS[name](data, scratch / f"{name}_{number}", epochs)
+            epoch_s = COMMANDS[name](data, scratch / f"{name}_{repeat}", epochs)
             found[name].append({"total_s": time.perf_counter() - start_s, "epoch_s": epoch_s})
     return found
 
 
 def describe(found: dict[str, list[dict]]) -> str:
-    """The result as Markdown; the last line is of times in one round."""
+    """The result as a Markdown table; the last line has the ratios within each repeat."""
     columns: dict[str, Callable[[dict], float]] = {
         "command, s": lambda one: one["total_s"],
         "first epoch, s": lambda one: one["epoch_s"][0],
@@ -104,17 +104,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, help="converted dataset (default: makes phantoms)")
     parser.add_argument("--num_volumes", type=int, default=60, help="phantoms (default: 60)")
     parser.add_argument("--epochs", type=int, default=2, help="the first one compiles (default: 2)")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of each command (default: 3)")
     parser.add_argument("--json", type=Path, help="file for all measurements")
     chosen = parser.parse_args(arguments)
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         machine = common.machine()
         scratch = Path(folder)
         data = chosen.data or make_phantoms(scratch, chosen.num_volumes, size=128)
-        found = measure(data.resolve(), scratch, chosen.epochs, chosen.rounds)
+        found = measure(data.resolve(), scratch, chosen.epochs, chosen.repeats)
         versions = common.versions("jax", "flax", "keras", "tensorflow")
         print(common.describe_machine(machine, versions))
-        print(f"\n{chosen.epochs} epochs, {chosen.rounds} rounds\n")
+        print(f"\n{chosen.epochs} epochs, {chosen.repeats} repeats\n")
         print(describe(found))
         common.write_json(chosen.json, {"machine": machine, "runs": found})
 

@@ -3,10 +3,10 @@
     python -m benchmarks.inference --size 256 --batch 2
     python -m benchmarks.inference --size 128,256,512 --python torch=/path/to/python
 
-Options and checks are those of `benchmarks.train_step`. Ours also makes the windows.
+The options and checks are those of `benchmarks.train_step`. "ours" also computes the windows.
 """
 
-from benchmarks import contest
+from benchmarks import comparison
 
 if __name__ == "__main__":
-    contest.main("inference", __doc__)
+    comparison.main("inference", __doc__)

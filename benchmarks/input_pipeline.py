@@ -3,11 +3,11 @@
     python -m benchmarks.input_pipeline                     # makes phantoms of --size 512
     python -m benchmarks.input_pipeline --data data/bhsd --recipe flexunet --batch 8
 
-First the pipeline alone, in the shuffled order of training: slices/s and CPU time a slice. Then the
-training step on batches of the pipeline, prefetched as the training loop does it, in turns with the
-same step on one batch that lies on the device already. "waiting" is the time that the loop stands
-still for its next batch; "slower" is how much longer the same steps take with the pipeline, which
-on a CPU includes the cores that the pipeline itself uses.
+First it measures the pipeline alone, in the shuffled order of training: slices per second and CPU
+time per slice. Then it measures the training step on batches of the pipeline, prefetched as in the
+training loop, alternately with the same step on one batch that is already on the device. "waiting"
+is the time that the loop spends waiting for its next batch; "slower" is how much longer the same
+steps take with the pipeline, which on a CPU includes the cores that the pipeline itself uses.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from mbh_jax.errors import UserError, one_line_errors
 
 
 def make_phantoms(folder: Path, num_volumes: int, size: int) -> Path:
-    """A converted dataset of phantom heads."""
+    """Writes phantom heads and converts them; returns the folder of the records."""
     from data_prep import build_tfrecords
     from data_prep.phantom.dataset import DatasetSpec, write_volumes
 
@@ -37,53 +37,61 @@ def make_phantoms(folder: Path, num_volumes: int, size: int) -> Path:
     return folder / "records"
 
 
-def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dict[str, Any]:
-    """Readings of every round: see the module's description."""
+def measure(data: Path, recipe: str, batch: int, repeats: int, steps: int) -> dict[str, Any]:
+    """Measurements of every repeat, as lists "alone", "resident" and "pipeline"."""
     import jax
 
+    from mbh_jax.data.loader import Loader
+    from mbh_jax.data.order import steps_per_epoch
     from mbh_jax.runtime import xla
-    from mbh_jax.runtime.parallel import Batch, prefetch
-    from mbh_jax.training.setup import create_experiment
+    from mbh_jax.runtime.parallel import Batch, create_parallel, prefetch
+    from mbh_jax.training.setup import create_training
 
     config = importlib.import_module(f"configs.{recipe}").get_config()
     config.data.dir = str(data)
     config.train.batch_size = batch
-    experiment = create_experiment(config, batches=("train.batch_size",))
-    examples = experiment.index.examples("train", config.data.slices)
+    loader = Loader(config.data)
+    examples = loader.index.examples("train", config.data.slices)
     if len(examples) < batch:
         raise UserError(f"{data}: {len(examples)} slices to train on, fewer than --batch {batch}")
 
     def batches() -> Iterator[Batch]:
         for epoch in itertools.count():
-            yield from experiment.train_batches(examples, epoch)
+            yield from loader.train_batches(
+                examples, global_batch=batch, seed=config.seed, epoch=epoch
+            )
 
     found: dict[str, Any] = {"slices": len(examples), "image_size": config.data.image_size}
     found["alone"] = []
     source = batches()
     next(source)  # Starts its threads.
-    for _ in range(rounds):
+    for _ in range(repeats):
         start_s, start_cpu_s = time.perf_counter(), time.process_time()
         for _ in range(steps):
             next(source)
         wall_s, cpu_s = time.perf_counter() - start_s, time.process_time() - start_cpu_s
         found["alone"].append({"wall_s": wall_s, "cpu_s": cpu_s, "slices": steps * batch})
 
-    state, rng = experiment.init(), jax.random.key(0)
-    prefetched = prefetch(batches(), experiment.parallel)
+    parallel = create_parallel(config.parallel.mode)
+    training = create_training(
+        config, parallel, steps_per_epoch=steps_per_epoch(len(examples), batch)
+    )
+    state, rng = training.init(), jax.random.key(0)
+    prefetched = prefetch(batches(), parallel)
     _, resident = next(prefetched)
-    step = xla.compile_lowered(experiment.train_step.lower(state, resident, rng))
+    step = xla.compile_lowered(training.compile_train(1).lower(state, resident, rng))
     state, sums = step(state, resident, rng)
     jax.block_until_ready(sums)
     found["resident"], found["pipeline"] = [], []
-    for number in range(rounds):
-        for name in ("resident", "pipeline")[:: -1 if number % 2 else 1]:
+    for repeat in range(repeats):
+        for name in ("resident", "pipeline")[:: -1 if repeat % 2 else 1]:
             waiting_s, start_s = 0.0, time.perf_counter()
             for _ in range(steps):
                 arrays = resident
                 if name == "pipeline":
-                    asked_s = time.perf_counter()
+                    wait_start_s = time.perf_counter()
                     _, arrays = next(prefetched)
-                    waiting_s += time.perf_counter() - asked_s
+                    waiting_s += time.perf_counter() - wait_start_s
                 state, sums = step(state, arrays, rng)
                 # Without this the loop would run ahead of the device, and wait for it in `next`.
                 jax.block_until_ready(sums)
@@ -93,7 +101,7 @@ def measure(data: Path, recipe: str, batch: int, rounds: int, steps: int) -> dic
 
 
 def describe(found: dict[str, Any], batch: int) -> str:
-    """The result as Markdown."""
+    """The result as a Markdown table."""
     slices_per_s = Spread.of(one["slices"] / one["wall_s"] for one in found["alone"])
     cpu_ms = Spread.of(1000 * one["cpu_s"] / one["slices"] for one in found["alone"])
     slower = Spread.of(
@@ -117,22 +125,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, help="converted dataset (default: makes phantoms)")
     parser.add_argument("--num_volumes", type=int, default=4, help="phantoms (default: 4)")
-    parser.add_argument("--size", type=int, default=512, help="of the phantoms (default: 512)")
+    parser.add_argument(
+        "--size", type=int, default=512, help="image side of the phantoms (default: 512)"
+    )
     parser.add_argument("--recipe", default="quickstart", help="a module of configs/")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=20, help="of a round (default: 20)")
+    parser.add_argument("--repeats", type=int, default=5, help="(default: 5)")
+    parser.add_argument("--steps", type=int, default=20, help="steps of one repeat (default: 20)")
     parser.add_argument("--json", type=Path, help="file for all measurements")
     chosen = parser.parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     with one_line_errors(), tempfile.TemporaryDirectory() as folder:
         machine = common.machine()
         data = chosen.data or make_phantoms(Path(folder), chosen.num_volumes, chosen.size)
-        found = measure(data, chosen.recipe, chosen.batch, chosen.rounds, chosen.steps)
+        found = measure(data, chosen.recipe, chosen.batch, chosen.repeats, chosen.steps)
         print(common.describe_machine(machine, common.versions("jax", "tensorflow", "flax")))
         print(
             f"\n{found['slices']} slices; configs/{chosen.recipe}.py at {found['image_size']} x "
-            f"{found['image_size']}, batch {chosen.batch}; {chosen.rounds} rounds of "
+            f"{found['image_size']}, batch {chosen.batch}; {chosen.repeats} repeats of "
             f"{chosen.steps} steps\n"
         )
         print(describe(found, chosen.batch))

@@ -1,13 +1,13 @@
-"""Where a training step's time goes: the parts of the network and the operations that take longest.
+"""Where the time of a training step goes: by part of the network, and the longest operations.
 
     python -m benchmarks.profile_step --size 512 --batch 16 --dtype bfloat16    # on a GPU
 
-From a trace of the profiler over `--steps` steps. Two tables: the parts of the network, forward and
-backward, and the longest operations of the compiled program, each with its share of the time of all
-operations; of several devices, the mean. On a GPU these are the device's own times (give
-XLA_FLAGS=--xla_gpu_enable_command_buffer= to see what CUDA graphs would hide). On a CPU they are
-those of XLA's threads, and its convolutions, which it starts and leaves to other threads, are
-missing: `conv_lowering` measures those.
+It traces `--steps` steps with the profiler and prints two tables: the parts of the network, forward
+and backward, and the longest operations of the compiled program, each with its share of the time of
+all operations. With several devices the times are the mean over them. On a GPU they are the times
+on the device (give XLA_FLAGS=--xla_gpu_enable_command_buffer= to see operations that CUDA graphs
+would hide). On a CPU they are the times of XLA's own threads. Convolutions run in other threads
+there and are missing: `conv_lowering` measures them.
 """
 
 import argparse
@@ -20,23 +20,23 @@ from typing import NamedTuple
 
 import jax
 
-from benchmarks import common, contest, peers
-from benchmarks.workload import Workload
+from benchmarks import baselines, common, comparison
+from benchmarks.workload import DTYPES, Workload
 from mbh_jax.errors import UserError, one_line_errors
 
 _CONTAINERS = ("while", "call", "conditional")
-"""Operations whose time is that of the operations in them."""
+"""Operations that contain others, whose time would be counted twice."""
 
 
 class Operation(NamedTuple):
-    """One operation of the compiled program: its result's shape, and the code it came from."""
+    """One operation of the compiled program: the shape of its result and the code it comes from."""
 
     shape: str
     source: str
 
 
 def operations(program: str) -> dict[str, Operation]:
-    """The operations of a compiled program's text, by name."""
+    """{name: operation} of a compiled program's text."""
     found = {}
     for line in program.splitlines():
         head = re.match(r"\s*(?:ROOT )?%?([\w.-]+) = (\(.*?\)|\S+) ", line)
@@ -56,7 +56,8 @@ def part(source: str) -> str:
 def durations(trace: Path) -> Iterator[tuple[str, float]]:
     """(operation, milliseconds) of each event of a trace that names an operation of a program.
 
-    Of devices' own events where there are some, over the number of devices; else of the host's.
+    If the trace has events of devices, these alone count, divided by the number of devices.
+    Otherwise the host's events count.
     """
     (file,) = trace.rglob("*.xplane.pb")
     planes = list(jax.profiler.ProfileData.from_file(str(file)).planes)
@@ -70,27 +71,27 @@ def durations(trace: Path) -> Iterator[tuple[str, float]]:
 
 
 def measure(workload: Workload, steps: int) -> tuple[dict[str, float], dict[str, Operation]]:
-    """Milliseconds a step of each operation, and the program's operations."""
-    peer = peers.build("ours", workload)
+    """Milliseconds per step of each operation, and the operations of the program."""
+    ours = baselines.build("ours", workload)
     for _ in range(2):
-        peer.step()
-        peer.wait()
+        ours.step()
+        ours.wait()
     milliseconds: dict[str, float] = collections.defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(steps):
-                peer.step()
-            peer.wait()
+                ours.step()
+            ours.wait()
         for name, duration in durations(Path(folder)):
             milliseconds[name] += duration / steps
     if not milliseconds:
         raise UserError("the profiler's trace names no operation on this platform")
-    program = peer.program() if peer.program is not None else None
+    program = ours.program() if ours.program is not None else None
     return milliseconds, operations(program or "")
 
 
-def describe(milliseconds: dict[str, float], program: dict[str, Operation], most: int) -> str:
-    """Both tables as Markdown."""
+def describe(milliseconds: dict[str, float], program: dict[str, Operation], lines: int) -> str:
+    """Both tables as Markdown, each with at most `lines` lines."""
     total = sum(milliseconds.values())
     unknown = Operation("", "")
     parts: dict[str, float] = collections.defaultdict(float)
@@ -98,7 +99,7 @@ def describe(milliseconds: dict[str, float], program: dict[str, Operation], most
         parts[part(program.get(name, unknown).source)] += duration
 
     def rows(durations: dict[str, float]) -> list[list[str]]:
-        longest = sorted(durations.items(), key=lambda item: -item[1])[:most]
+        longest = sorted(durations.items(), key=lambda item: -item[1])[:lines]
         return [[name, f"{ms:.2f}", f"{100 * ms / total:.1f}"] for name, ms in longest]
 
     header = ["ms a step", "%"]
@@ -120,9 +121,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--recipe", default="flexunet", help="a module of configs/")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=2)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--steps", type=int, default=3, help="to trace (default: 3)")
-    parser.add_argument("--most", type=int, default=12, help="lines of a table (default: 12)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32")
+    parser.add_argument("--steps", type=int, default=3, help="steps to trace (default: 3)")
+    parser.add_argument("--lines", type=int, default=12, help="lines of each table (default: 12)")
     chosen = parser.parse_args(arguments)
     with one_line_errors():
         workload = Workload.from_recipe(
@@ -130,8 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         print(common.describe_machine(common.machine(), common.versions("jax", "jaxlib")))
         milliseconds, program = measure(workload, chosen.steps)
-        print(f"\n{contest.title(workload)}; {jax.devices()[0].device_kind}\n")
-        print(describe(milliseconds, program, chosen.most))
+        print(f"\n{comparison.title(workload)}; {jax.devices()[0].device_kind}\n")
+        print(describe(milliseconds, program, chosen.lines))
 
 
 if __name__ == "__main__":

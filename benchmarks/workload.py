@@ -1,6 +1,6 @@
-"""What every contestant of a benchmark computes: network, task, batch and initial weights.
+"""What every implementation in a benchmark computes: network, task, batch and initial weights.
 
-Nothing here needs more than NumPy, so that each framework may live in an environment of its own.
+This module needs NumPy only, so that each framework can be installed in a separate environment.
 """
 
 import dataclasses
@@ -33,26 +33,26 @@ class Layer(NamedTuple):
     kernel_shape: tuple[int, int, int, int]
     dilation: int = 1
     dropout_rate: float = 0.0
-    """Of the dropout that follows."""
+    """Rate of the dropout that follows the layer; 0: none."""
     is_hidden: bool = True
-    """Whether activation and normalisation follow."""
+    """Whether an activation and a normalisation follow."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Workload:
-    """A task at a size.
+    """One task at one image size and batch size.
 
     Attributes:
         task: "train" (loss, gradients, Adam) or "inference" (image to label map).
-        recipe: module of `configs` that network and optimizer are taken from.
+        recipe: module of `configs` that defines the network and the optimizer.
         size: side of the square image.
         batch: images a step, over all devices.
-        dtype: of the computation; parameters are float32.
-        network: `config.model`'s fields.
-        optimizer: `config.optimizer`'s fields; the learning rate is constant.
+        dtype: dtype of the computation; the parameters are float32.
+        network: the fields of `config.model`.
+        optimizer: the fields of `config.optimizer`; the learning rate is constant.
         num_classes: channels of the logits.
         channels: channels of the network's input.
-        mode: "pmap" or "jit"; for `ours` only.
+        mode: "pmap" or "jit"; only `ours` uses it.
     """
 
     task: str
@@ -68,12 +68,21 @@ class Workload:
 
     @classmethod
     def from_recipe(cls, recipe: str, task: str, size: int, batch: int, dtype: str) -> "Workload":
-        """The workload of `configs/<recipe>.py` at another size and batch."""
+        """The workload of `configs/<recipe>.py` at another size and batch.
+
+        Raises:
+            UserError: the network cannot halve an image of that size often enough.
+        """
         import importlib
+
+        from mbh_jax.errors import UserError
 
         config = importlib.import_module(f"configs.{recipe}").get_config()
         network = {key: config.model[key] for key in _NETWORK_KEYS}
         optimizer = {key: config.optimizer[key] for key in _OPTIMIZER_KEYS}
+        divisor = 2 ** (network["num_layers"] - 1)
+        if size < 1 or size % divisor:
+            raise UserError(f"size {size}: configs/{recipe}.py needs a multiple of {divisor}")
         return cls(task, recipe, size, batch, dtype, network, optimizer, mode=config.parallel.mode)
 
     def to_json(self) -> str:
@@ -86,7 +95,7 @@ class Workload:
         return cls(**json.loads(text))
 
     def layers(self) -> list[Layer]:
-        """Layers in the order of the computation; FlexUNet's rules, level by level."""
+        """The layers in the order of the computation, by FlexUNet's rules for each level."""
         net = self.network
         last = net["num_layers"] - 1
         filters = [net["base_filters"] * 2**i for i in range(last + 1)]
@@ -113,7 +122,7 @@ class Workload:
         return [*found, Layer("logits", "conv", shape, is_hidden=False)]
 
     def num_parameters(self) -> int:
-        """Trained numbers of the network, counted from the shapes alone."""
+        """Number of trained parameters, counted from the layers' shapes."""
         per_feature = 1 if self.network["norm"] == "none" else 3
         return sum(
             int(np.prod(layer.kernel_shape))
@@ -122,22 +131,24 @@ class Workload:
         )
 
     def flops(self) -> float:
-        """Floating-point operations of a step: two a product, three passes for training.
+        """Floating-point operations of a step, by the usual count for convolutions.
 
-        The textbook count of convolutions; a pass is the result, the input's gradient or the
-        kernel's gradient. The first layer's input needs no gradient.
+        A multiplication and its addition count as two operations. Training has three passes: the
+        output, the input's gradient and the kernel's gradient; the first layer's input needs no
+        gradient. Activations, normalisation and the optimizer are not counted.
         """
         total = 0.0
         for number, layer in enumerate(self.layers()):
-            side = self._output_side(layer)
+            side = self.output_side(layer)
             products = 2.0 * self.batch * side * side * np.prod(layer.kernel_shape)
             if layer.kind == "up":
-                products /= 4  # Windows do not overlap.
+                products /= 4  # The 2 x 2 windows do not overlap: one tap for each output pixel.
             passes = 1 if self.task == "inference" else 2 if number == 0 else 3
             total += passes * products
         return total
 
-    def _output_side(self, layer: Layer) -> int:
+    def output_side(self, layer: Layer) -> int:
+        """Side of a layer's square output, in pixels."""
         name = layer.name.split("/")[0]
         if name == "logits":
             return self.size
@@ -145,7 +156,7 @@ class Workload:
         return self.size >> level
 
     def weights(self) -> Iterator[tuple[Layer, np.ndarray]]:
-        """Each layer's initial kernel, float32, the same for every contestant; biases are zero."""
+        """Each layer's initial float32 kernel, the same for all; biases are zero."""
         for number, layer in enumerate(self.layers()):
             rng = np.random.default_rng(number)
             kernel = rng.standard_normal(layer.kernel_shape, np.float32)
@@ -153,16 +164,16 @@ class Workload:
             yield layer, kernel
 
     def scans(self) -> np.ndarray:
-        """(B, H, W, 1) int16 HU, near water, so that untrained logits stay small."""
+        """(B, H, W, 1) int16 HU close to water (0), so that the untrained logits stay small."""
         rng = np.random.default_rng(1)
         return rng.integers(0, 4, (self.batch, self.size, self.size, 1), np.int16)
 
     def images(self) -> np.ndarray:
-        """(B, H, W, channels) float32: what `hu_0_255` makes of `scans`."""
+        """(B, H, W, channels) float32: `scans` after the window `hu_0_255`."""
         return np.repeat(self.scans().astype(np.float32), self.channels, axis=-1)
 
     def labels(self) -> np.ndarray:
-        """(B, H, W) uint8."""
+        """(B, H, W) uint8 random classes."""
         rng = np.random.default_rng(2)
         shape = (self.batch, self.size, self.size)
         return rng.integers(0, self.num_classes, shape, np.uint8)

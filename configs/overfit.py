@@ -1,11 +1,11 @@
-"""Learns a few slices by heart: does the network see what the labels of this dataset mean?
+"""Overfits a few slices: does the network see what the labels of this dataset mean?
 
     python -m mbh_jax.main --config=configs/overfit.py --config.data.dir=data/sample
-    python -m mbh_jax.main --config=configs/overfit.py --config.data.dir=data/sample --mode=evaluate
+    python -m mbh_jax.main --workdir=runs/overfit --mode=evaluate
 
-The Dice on the training slices should come near 1; what it is on others says nothing. It is the
-quickstart's network at 256 x 256, without augmentation and dropout, evaluated on what it was
-trained on.
+The Dice of the training slices should come near 1; the Dice of other slices means nothing. The
+network is the quickstart's at 256 x 256, without augmentation and dropout. It is evaluated on the
+volumes that it was trained on.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +14,7 @@ from configs import quickstart
 
 
 def get_config() -> ConfigDict:
-    """The quickstart's recipe with all taken out that keeps a network from learning by heart."""
+    """The quickstart's recipe without what works against overfitting, such as augmentation."""
     config = quickstart.get_config()
     config.data.dir = "data/sample"
     config.data.image_size = 256

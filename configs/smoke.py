@@ -2,7 +2,7 @@
 
     python -m mbh_jax.main --config=configs/smoke.py --config.data.dir=data/phantom
 
-Under a minute on two cores for the phantom dataset that launch/quickstart.sh makes.
+It takes less than a minute on two cores, with the phantoms that launch/quickstart.sh generates.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from configs import flexunet
 
 
 def get_config() -> ConfigDict:
-    """The faithful recipe, shrunk."""
+    """The original recipe with a tiny network."""
     config = flexunet.get_config()
     config.data.image_size = 64
     config.data.window = "brain_subdural_bone"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Trains or evaluates on this machine, with all its GPUs, or with its cores where it has none.
+# Trains or evaluates on this machine, on all its GPUs, or on the CPU if it has none.
 usage="usage: bash launch/local.sh [--simulate N] [--processes N] --config=RECIPE [ARGUMENTS of mbh_jax.main]
-  --simulate N    N CPU devices (in each process) instead of what the machine has
-  --processes N   N processes joined by --distributed, each with its share of the GPUs"
-# When one process fails, the others have GRACE seconds (default 120) to save and end by themselves;
-# the worst exit code is returned: any other before 74 before 75 before 0. SIGTERM or Ctrl-C: they
-# finish the step, save and end with 75, and the same command goes on; a second one kills them.
-# XLA_FLAGS reaches XLA; docs/launching.md says which flags may be worth a try on GPUs.
+  --simulate N    use N simulated CPU devices in each process
+  --processes N   start N processes joined by --distributed, each with its share of the GPUs"
+# When one process fails, the others have GRACE seconds (default 120) to save and end. The exit code
+# is the worst of all processes: any error is worse than 74, which is worse than 75, then 0.
+# After SIGTERM or Ctrl-C the processes finish the step, save and end with 75, and the same command
+# resumes the run. A second SIGTERM or Ctrl-C kills them.
+# XLA_FLAGS is passed on to XLA; docs/launching.md lists flags for GPUs.
 set -euo pipefail
 
 simulate='' processes=1
@@ -14,7 +15,7 @@ while [[ ${1:-} =~ ^--(simulate|processes)(=(.*))?$ ]]; do
   name=${BASH_REMATCH[1]} value=${BASH_REMATCH[3]}
   [ -n "${BASH_REMATCH[2]}" ] || { value=${2:-}; shift; }
   if ! [[ $value =~ ^[1-9][0-9]*$ ]]; then
-    echo "error: --$name: ${value:-nothing} is no number from 1 up" >&2
+    echo "error: --$name: ${value:-nothing} is not a whole number of at least 1" >&2
     exit 2
   fi
   printf -v "$name" %s "$value"
@@ -43,14 +44,14 @@ fi
 # shellcheck source=launch/venv.sh
 source "$(dirname "$0")/venv.sh" "$( ((gpus)) && echo '[gpu]')"
 
-# In an allocation of SLURM, its variables would speak of other processes than these.
+# Inside a SLURM allocation its variables describe other processes than these.
 unset "${!SLURM_@}"
 run=("$python" -m mbh_jax.main)
 if ((processes == 1)); then
   exec "${run[@]}" "$@"
 fi
 
-# gRPC would ask a web proxy for localhost.
+# Without this gRPC would connect to localhost through a web proxy.
 if [ -n "${grpc_proxy:-}${https_proxy:-}${http_proxy:-}" ]; then
   export no_proxy="${no_proxy:+$no_proxy,}localhost"
 fi
@@ -59,7 +60,7 @@ port=$("$python" -c "$free_port")
 export JAX_COORDINATOR_BIND_ADDRESS=localhost:$port
 run+=(--distributed --coordinator="localhost:$port" --num_processes="$processes")
 
-# Process groups of their own: Ctrl-C reaches this shell alone, which hands it on once.
+# Separate process groups: Ctrl-C reaches only this shell, which passes it on exactly once.
 set -m
 children=()
 for ((id = 0; id < processes; id++)); do
@@ -74,7 +75,7 @@ done
 
 signal_children() { kill "-$1" "${children[@]}" 2> /dev/null || true; }
 stopping=''
-# shellcheck disable=SC2317  # the trap calls it
+# shellcheck disable=SC2317,SC2329  # called by the trap
 stop() {
   signal_children "${stopping:-TERM}"
   stopping=KILL
@@ -85,7 +86,7 @@ rank() { case $1 in 0) echo 0 ;; 75) echo 1 ;; 74) echo 2 ;; *) echo 3 ;; esac; 
 worst=0 deadline=''
 exec {never}<> <(:)
 while ((${#children[@]})); do
-  read -r -t 0.5 -u "$never" || true # a pause that signals end
+  read -r -t 0.5 -u "$never" || true # a pause that a signal ends
   for id in "${!children[@]}"; do
     kill -0 "${children[id]}" 2> /dev/null && continue
     code=0

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Installs the project with its test tools into .venv and runs the tests.
-#   bash launch/test.sh                 every test
-#   bash launch/test.sh -m "not slow"   arguments go to pytest
-#   XLA_FLAGS= bash launch/test.sh      programs compiled as users' are: twice as long
-# Test files run side by side on the machine's cores, at most four: each takes some gigabytes.
+#   bash launch/test.sh                 all tests
+#   bash launch/test.sh -m "not slow"   arguments are passed to pytest
+#   XLA_FLAGS= bash launch/test.sh      compile as in a real run, which takes twice as long
+# Test files run in parallel, on at most four cores, because each process needs some gigabytes.
 set -euo pipefail
 # shellcheck source=launch/venv.sh
 source "$(dirname "$0")/venv.sh" "[dev]"

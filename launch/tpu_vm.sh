@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Trains on all workers of a Cloud TPU VM: copies this working tree there, installs it, runs it.
-# Needs gcloud, logged in, with a project. The workdir must be on storage that all workers share,
-# and every worker must find the records under the same --config.data.dir (docs/launching.md).
-# The exit code is gcloud's; the same command again goes on where the run was.
-# PYTHON names the workers' interpreter (default python3.12), which is installed where it is missing.
+# Trains on all workers of a Cloud TPU VM: copies this working tree there, installs it and runs it.
+# It needs gcloud, logged in, with a project. The workdir must be on storage that all workers share,
+# and every worker must find the records at the same --config.data.dir (docs/launching.md).
+# The exit code is that of gcloud. The same command resumes the run.
+# PYTHON is the interpreter on the workers (default python3.12); it is installed if it is missing.
 usage="usage: bash launch/tpu_vm.sh NAME ZONE --config=RECIPE --workdir=FOLDER [ARGUMENTS of mbh_jax.main]"
 set -euo pipefail
 

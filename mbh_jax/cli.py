@@ -3,45 +3,190 @@
 import os
 import platform
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
-import jax
 from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
-from mbh_jax.config import RULES, nearest_key
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.log import start_logging
-from mbh_jax.runtime.huge_pages import use_huge_pages
+from mbh_jax.runtime import huge_pages
 
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", None, "Recipe, such as configs/flexunet.py; --config.KEY=VALUE overrides a key."
+    "config",
+    None,
+    "Recipe, such as configs/flexunet.py; --config.KEY=VALUE overrides a key. A run that has begun "
+    "knows its recipe: leave it out.",
+    sys_argv=[""],  # Overrides are applied later, by `_with_overrides`.
 )
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder of the run's checkpoints, curves and tables; default runs/<recipe>."
 )
+_RENAMED = {"begin_with": "init_from"}
+"""Flags of earlier versions, and what they are called now."""
+
+_OVERRIDE = re.compile(r"--?(?P<no>no)?config\.(?P<key>[\w.]+)(?P<value>=.*)?", re.DOTALL)
+
+
+class Command(NamedTuple):
+    """What a command was given.
+
+    Attributes:
+        config: the whole configuration, not validated.
+        workdir: the run's folder.
+        arguments: positional ones.
+    """
+
+    config: ConfigDict
+    workdir: epath.Path
+    arguments: list[str]
+
+
+def run(
+    command: Callable[[Command], None], recipe_from: flags.FlagHolder[str | None] | None = None
+) -> None:
+    """Runs a command with the process's arguments.
+
+    A `UserError` ends the process with one line and exit code 1.
+
+    Args:
+        command: does the work.
+        recipe_from: a flag that may name another run, whose recipe is taken where neither --config
+            nor the workdir has one.
+    """
+    huge_pages.use_huge_pages()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Otherwise TensorFlow says at every start that oneDNN is on.
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    overrides: list[str] = []
+
+    def parse(arguments: list[str]) -> list[str]:
+        found, others = _split_overrides(arguments)
+        overrides.extend(found)
+        return _parse_flags(others)
+
+    def main(arguments: list[str]) -> None:
+        start_logging(debug=flags.FLAGS.verbosity > 0)
+        huge_pages.log_use()
+        _keep_compiled_programs()
+        config, workdir = _configuration(recipe_from.value if recipe_from is not None else None)
+        command(Command(_with_overrides(config, overrides), workdir, arguments[1:]))
+
+    with one_line_errors():
+        app.run(main, flags_parser=parse)
+
+
+def _split_overrides(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Divides arguments into `--config.KEY=VALUE`, each in this form, and the others."""
+    overrides, others = [], []
+    iterator = iter(arguments)
+    for argument in iterator:
+        found = _OVERRIDE.fullmatch(argument)
+        if found is None:
+            others.append(argument)
+        elif found["value"] or found["no"] or _is_switch(found["key"]):
+            overrides.append(argument)
+        else:
+            overrides.append(f"{argument}={next(iterator, '')}")
+    return overrides, others
+
+
+def _is_switch(key: str) -> bool:
+    from mbh_jax import config as config_keys
+
+    rule = config_keys.every_key().get(key)
+    return rule is not None and isinstance(rule.default, bool)
 
 
 def _parse_flags(arguments: list[str]) -> list[str]:
     """Parses flags; what is wrong with them or with the recipe's file is one line."""
     for argument in arguments:
-        override = re.match(r"--?config\.([\w.]+)", argument)
-        if override and override[1] not in RULES:
-            raise UserError(f"--config.{override[1]}: no such key{nearest_key(override[1])}")
+        name = argument.lstrip("-").partition("=")[0]
+        if argument.startswith("-") and name in _RENAMED:
+            raise UserError(f"--{name} is now called --{_RENAMED[name]}")
     try:
-        rest = flags.FLAGS(arguments)
-        config = _CONFIG.value
+        return flags.FLAGS(arguments)
     except flags.Error as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
     except (AttributeError, ImportError, KeyError, SyntaxError, TypeError) as error:
         raise UserError(f"--config: {' '.join(str(error).split())}") from None
-    if config is None:
-        raise UserError("no recipe: give --config=configs/flexunet.py, or another of configs/")
-    if not isinstance(config, ConfigDict):
-        raise UserError(f"--config: {_recipe()} is no recipe: not there, or without get_config()")
-    return rest
+
+
+def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
+    """The configuration before its overrides, and the workdir.
+
+    Without --config it is that of the run in the workdir, or of the other run.
+
+    Raises:
+        UserError: there is none.
+    """
+    if flags.FLAGS["config"].present:
+        config = _CONFIG.value
+        if not isinstance(config, ConfigDict):
+            raise UserError(
+                f"--config: {_recipe()} is no recipe: not there, or without get_config()"
+            )
+        return config, _workdir(_WORKDIR.value or f"runs/{Path(_recipe()).stem}")
+    from mbh_jax.reporting.run_files import CONFIG_FILE
+    from mbh_jax.training import network
+
+    if not _WORKDIR.value:
+        raise UserError(
+            "no recipe: give --config=configs/flexunet.py, or another of configs/; or the "
+            "--workdir of a run, which knows its recipe"
+        )
+    workdir = _workdir(_WORKDIR.value)
+    if (workdir / CONFIG_FILE).is_file():
+        return network.read_config(workdir), workdir
+    if other_run is not None:
+        return network.read_config(epath.Path(other_run)), workdir
+    raise UserError(
+        f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one, or a "
+        "recipe, such as --config=configs/flexunet.py"
+    )
+
+
+def _with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    """The configuration with overrides; one that names a component brings its keys.
+
+    Raises:
+        UserError: an override is wrong.
+    """
+    from mbh_jax import config as config_keys
+
+    if not overrides:
+        return config
+    given = {found["key"]: found for found in map(_OVERRIDE.fullmatch, overrides) if found}
+    values = dict(config_keys.flatten(config))
+    names = {
+        key: given[key]["value"].removeprefix("=")
+        for key in (f"{section}.name" for section in config_keys.COMPONENTS)
+        if key in given and given[key]["value"]
+    }
+    if names:
+        for key, name in names.items():
+            section = key.partition(".")[0]
+            if name in config_keys.COMPONENTS[section]:
+                with config.unlocked():
+                    config[section].name = name
+        config = config_keys.complete(config)
+        values = dict(config_keys.flatten(config))
+    for key in given:
+        config_keys.check_key(key, values)
+    own_flags = flags.FlagValues()
+    arguments = [sys.argv[0], *overrides]
+    try:
+        flag = config_flags.DEFINE_config_dict(
+            "config", config, flag_values=own_flags, sys_argv=arguments
+        )
+        own_flags(arguments)
+    except (flags.Error, AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
+    return flag.value
 
 
 def _recipe() -> str:
@@ -50,6 +195,8 @@ def _recipe() -> str:
 
 def _keep_compiled_programs() -> None:
     """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
+    import jax
+
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         # By host: programs for one kind of CPU may not run on another.
@@ -58,33 +205,13 @@ def _keep_compiled_programs() -> None:
         )
 
 
-def _workdir() -> epath.Path:
-    """The folder that --workdir names.
+def _workdir(name: str) -> epath.Path:
+    """The folder of that name.
 
     Raises:
         UserError: it is in a store that checkpoints cannot be written to.
     """
-    name = _WORKDIR.value or f"runs/{Path(_recipe()).stem}"
     scheme, separator, _ = name.partition("://")
     if separator and scheme != "gs":
         raise UserError(f"--workdir={name}: a local folder or gs://BUCKET/FOLDER, not {scheme}://")
     return epath.Path(name)
-
-
-def run(command: Callable[[ConfigDict, epath.Path, list[str]], None]) -> None:
-    """Runs `command(config, workdir, positional arguments)` with the process's flags.
-
-    A `UserError` ends the process with one line and exit code 1.
-    """
-
-    def main(arguments: list[str]) -> None:
-        start_logging()
-        _keep_compiled_programs()
-        command(_CONFIG.value, _workdir(), arguments[1:])
-
-    use_huge_pages()
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow says at every start that oneDNN is on, unless it is told.
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    with one_line_errors():
-        app.run(main, flags_parser=_parse_flags)

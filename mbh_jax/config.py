@@ -1,163 +1,184 @@
-"""What a configuration may say: one rule a key, and the checks that need several keys.
+"""What a configuration may say: the keys, the components that own some of them, and the checks.
 
-Every key has one meaning in one place; a configuration holds all of them and no other.
+    python -m mbh_jax.config --markdown > docs/configuration.md
+
+A configuration holds the shared keys, the names of a network, a loss and an optimizer, the keys of
+those three, and no others.
 """
 
+import argparse
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from mbh_jax import models
-from mbh_jax.data import preprocess
+from mbh_jax import keys, models, windows
 from mbh_jax.errors import UserError
+from mbh_jax.keys import Key, flatten
+from mbh_jax.models.architecture import Architecture
+from mbh_jax.optimization.losses import LOSSES
+from mbh_jax.optimization.optimizers import OPTIMIZERS
 from mbh_jax.runtime.parallel import MODES
 
-
-class Rule(NamedTuple):
-    """What a key's value must be: a test, and the words that say so."""
-
-    accepts: Callable[[Any], bool]
-    wanted: str
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _integer(minimum: int) -> Rule:
-    return Rule(
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
-        f"a whole number of {minimum} or more",
-    )
-
-
-def _number(minimum: float, below: float = math.inf) -> Rule:
-    wanted = f"a number from {minimum:g}" + ("" if below == math.inf else f" to below {below:g}")
-    return Rule(lambda value: _is_number(value) and minimum <= value < below, wanted)
-
-
-def _choice(*values: str) -> Rule:
-    return Rule(lambda value: value in values, "one of " + ", ".join(values))
+COMPONENTS: dict[str, Mapping[str, keys.Component | Architecture]] = {
+    "model": models.NETWORKS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+}
+"""The sections whose `name` chooses a component, which has keys of its own there."""
 
 
 def _is_range_of_steps(value: Any) -> bool:
     found = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", value) if isinstance(value, str) else None
-    return found is not None and int(found[1]) < int(found[2])
+    return value == "" or (found is not None and int(found[1]) < int(found[2]))
 
 
-_POSITIVE = Rule(lambda value: _is_number(value) and 0 < value < math.inf, "a number above 0")
-_TEXT = Rule(lambda value: isinstance(value, str) and bool(value), "a text")
-_SWITCH = Rule(lambda value: isinstance(value, bool), "True or False")
-
-_STEPS_OR_NONE = Rule(
-    lambda value: value == "" or _is_range_of_steps(value),
-    "empty, or a first and a later last step, counted from 1, as in 10:15",
-)
-
-RULES: dict[str, Rule] = {
-    "seed": _integer(0),
-    # Data: where the records are, and how a slice becomes network input.
-    "data.dir": _TEXT,
-    "data.image_size": _integer(8),
-    "data.window": _choice(*preprocess.WINDOWS),
-    "data.slices": _choice("all", "blood"),
-    "data.resident": _SWITCH,
-    # Network.
-    "model.name": _choice(*models.MODELS),
-    "model.base_filters": _integer(1),
-    "model.base_kernel": _integer(1),
-    "model.num_layers": _integer(2),
-    "model.dropout_rate": _number(0, 1),
-    "model.dilation": _integer(1),
-    "model.activation": _choice(*models.ACTIVATIONS),
-    "model.norm": _choice(*models.NORMS),
-    "model.dtype": _choice("float32", "bfloat16"),
-    "model.remat": _SWITCH,
-    # Loss and optimizer.
-    "loss.name": _choice("cross_entropy", "cross_entropy_dice"),
-    "loss.dice_weight": _number(0),
-    "loss.dice_smooth": _POSITIVE,
-    "optimizer.name": _choice("adam", "adamw"),
-    "optimizer.learning_rate": _POSITIVE,
-    "optimizer.beta1": _number(0, 1),
-    "optimizer.beta2": _number(0, 1),
-    "optimizer.epsilon": _POSITIVE,
-    "optimizer.weight_decay": _number(0),
-    "optimizer.clip_value": _number(0),
-    "optimizer.clip_norm": _number(0),
-    "optimizer.schedule": _choice("constant", "cosine"),
-    "optimizer.warmup_epochs": _number(0),
-    "optimizer.plateau_patience": _integer(0),
-    "optimizer.plateau_factor": _number(0.01, 1),
-    # Augmentation, on the device.
-    "augment.flip": _SWITCH,
-    "augment.rotation_degrees": _number(0, 180),
-    "augment.scale": _number(0, 1),
-    "augment.shift": _number(0, 1),
-    "augment.hu_scale": _number(0),
-    "augment.hu_shift_hu": _number(0),
-    "augment.hu_noise_hu": _number(0),
-    # The loop.
-    "train.batch_size": _integer(1),
-    "train.accumulate_steps": _integer(1),
-    "train.steps_per_call": _integer(1),
-    "train.num_epochs": _integer(1),
-    "train.early_stopping_patience": _integer(0),
-    "train.max_nonfinite_steps": _integer(0),
-    "train.log_every_steps": _integer(1),
-    "train.checkpoint_every_steps": _integer(0),
-    "train.preview_slices": _integer(0),
-    "eval.split": _choice("train", "validation", "test"),
-    "eval.slices": _choice("all", "blood"),
-    "eval.batch_size": _integer(1),
-    "eval.checkpoint": _choice("best", "last"),
-    "parallel.mode": _choice(*MODES),
-    "profile.steps": _STEPS_OR_NONE,
+SHARED_KEYS: dict[str, Key] = {
+    "seed": keys.integer(0, 0, "of initial weights, order, augmentation and dropout"),
+    "data.dir": keys.text("data/bhsd", "folder that `data_prep.build_tfrecords` wrote"),
+    "data.image_size": keys.integer(
+        512, 8, "side of the network's input; slices are resized on the device"
+    ),
+    "data.window": keys.choice(
+        "hu_0_255",
+        windows.PRESETS,
+        "input channels: `hu_0_255` (HU clamped to 0..255, three times, as the original), `brain` "
+        "(level 40, width 80), `brain_subdural_bone` (40/80, 80/200, 600/2800)",
+    ),
+    "data.slices": keys.choice(
+        "blood", ("all", "blood"), "slices to train and validate on: all, or those with blood"
+    ),
+    "data.resident": keys.switch(
+        False,
+        "hold the training slices in device memory; needs `data_prep.pack_dataset`, and then "
+        "neither TensorFlow nor the records (docs/launching.md)",
+    ),
+    "model.name": keys.choice("flexunet", models.NETWORKS, "the network"),
+    "loss.name": keys.choice("cross_entropy", LOSSES, "the loss"),
+    "optimizer.name": keys.choice("adam", OPTIMIZERS, "the optimizer"),
+    "optimizer.learning_rate": keys.positive(5e-5, "the highest learning rate"),
+    "optimizer.clip_value": keys.number(0.0, 0, "bound of each gradient; 0: none"),
+    "optimizer.clip_norm": keys.number(0.0, 0, "bound of the norm of all gradients; 0: none"),
+    "optimizer.schedule": keys.choice(
+        "constant", ("constant", "cosine"), "learning rate after the warm-up"
+    ),
+    "optimizer.warmup_epochs": keys.number(0.0, 0, "epochs of linear increase from 0"),
+    "optimizer.plateau_patience": keys.integer(
+        0, 0, "epochs without a better validation loss after which the rate is lowered; 0: never"
+    ),
+    "optimizer.plateau_factor": keys.number(0.5, 0.01, "factor by which it is lowered", below=1),
+    "augment.flip": keys.switch(False, "mirror half of the slices left to right"),
+    "augment.rotation_degrees": keys.number(0.0, 0, "largest rotation", below=180),
+    "augment.scale": keys.number(0.0, 0, "largest change of scale, as a fraction", below=1),
+    "augment.shift": keys.number(0.0, 0, "largest shift, as a fraction of the side", below=1),
+    "augment.hu_scale": keys.number(0.0, 0, "standard deviation of a factor on HU"),
+    "augment.hu_shift_hu": keys.number(0.0, 0, "standard deviation of a shift of all HU"),
+    "augment.hu_noise_hu": keys.number(0.0, 0, "standard deviation of the noise of each pixel"),
+    "train.batch_size": keys.integer(2, 1, "slices in a batch, over all devices"),
+    "train.accumulate_steps": keys.integer(
+        1, 1, "microbatches that a batch is divided into: the memory of one, the result of all"
+    ),
+    "train.steps_per_call": keys.integer(
+        1, 1, "steps in one call of the compiled program, for devices with very short steps"
+    ),
+    "train.num_epochs": keys.integer(100, 1, "epochs"),
+    "train.early_stopping_patience": keys.integer(
+        0, 0, "epochs without a better validation loss after which the run stops; 0: never"
+    ),
+    "train.max_nonfinite_steps": keys.integer(
+        0, 0, "batches of an epoch that may be skipped because loss or gradient is not finite"
+    ),
+    "train.log_every_steps": keys.integer(20, 1, "steps between two readings of the loss"),
+    "train.checkpoint_every_steps": keys.integer(
+        0, 0, "steps between two checkpoints; 0: at the end of each epoch only"
+    ),
+    "train.preview_slices": keys.integer(6, 0, "validation slices drawn after each epoch"),
+    "eval.split": keys.choice(
+        "test", ("train", "validation", "test"), "what `--mode=evaluate` evaluates"
+    ),
+    "eval.slices": keys.choice("all", ("all", "blood"), "slices of each volume to evaluate"),
+    "eval.batch_size": keys.integer(4, 1, "slices in a batch of validation and evaluation"),
+    "eval.checkpoint": keys.choice(
+        "best", ("best", "last"), "checkpoint that evaluation and `--init_from` take"
+    ),
+    "parallel.mode": keys.choice("pmap", MODES, "how a step runs on many devices"),
+    "profile.steps": Key(
+        "",
+        _is_range_of_steps,
+        "empty, or a first and a later last step, counted from 1, as in 10:15",
+        "steps to trace for a profiler; empty: none",
+    ),
 }
-"""Every key of a configuration. README's table says what each means."""
-
-MAY_CHANGE_ON_RESUME = (
-    "data.dir",
-    "data.resident",
-    "model.remat",
-    "train.accumulate_steps",
-    "train.num_epochs",
-    "train.max_nonfinite_steps",
-    "train.log_every_steps",
-    "train.checkpoint_every_steps",
-    "train.preview_slices",
-    "eval.",
-    "parallel.",
-    "profile.",
-)
-"""Keys, or beginnings of keys, that do not alter the course of a run already begun."""
-
-MAY_NOT_CHANGE_WHERE: dict[str, Callable[[dict[str, Any]], bool]] = {
-    # A schedule that ends with the run takes another course when the end is moved.
-    "train.num_epochs": lambda values: values.get("optimizer.schedule") != "constant",
-    # Batch statistics are those of one part of a batch.
-    "train.accumulate_steps": lambda values: values.get("model.norm") == "batch",
-}
-"""Of those, keys that alter it under some configurations."""
+"""Keys that every configuration has."""
 
 
-def flatten(config: ConfigDict | dict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields `("section.key", value)` for every leaf."""
-    for key, value in config.items():
-        if isinstance(value, ConfigDict | dict):
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+def keys_of(values: Mapping[str, Any]) -> dict[str, Key]:
+    """The keys of a configuration with these flattened values: shared, then its components'."""
+    found = dict(SHARED_KEYS)
+    for section, components in COMPONENTS.items():
+        component = components.get(str(values.get(f"{section}.name")))
+        if component is not None:
+            found |= {f"{section}.{name}": key for name, key in component.keys.items()}
+    return found
 
 
-def nearest_key(key: str) -> str:
-    """`", did you mean <key>?"` for a key that resembles a valid one, or an empty text."""
-    close = difflib.get_close_matches(key, RULES, n=1)
-    return f", did you mean {close[0]}?" if close else ""
+def every_key() -> dict[str, Key]:
+    """The keys of all configurations: the shared ones and those of all components."""
+    owned = {
+        f"{section}.{name}": key
+        for section, components in COMPONENTS.items()
+        for component in components.values()
+        for name, key in component.keys.items()
+    }
+    return SHARED_KEYS | owned
+
+
+def owners_of(key: str) -> list[str]:
+    """Names of the components that own a key, such as "loss.dice_weight"."""
+    section, _, name = key.partition(".")
+    return [owner for owner, part in COMPONENTS.get(section, {}).items() if name in part.keys]
+
+
+def check_key(key: str, values: Mapping[str, Any]) -> None:
+    """Refuses a key that a configuration with these flattened values cannot have.
+
+    Raises:
+        UserError: with the nearest valid name, or with the component that has such a key.
+    """
+    if key in keys_of(values):
+        return
+    owners = owners_of(key)
+    if owners:
+        chosen = f"{key.partition('.')[0]}.name"
+        raise UserError(
+            f"config: {key} belongs to {' and '.join(owners)}, and {chosen} is "
+            f"{values.get(chosen)}: --config.{chosen}={owners[0]}, or leave it out"
+        )
+    close = difflib.get_close_matches(key, every_key(), n=1)
+    raise UserError(f"config: unknown key {key}" + (f", did you mean {close[0]}?" if close else ""))
+
+
+def complete(config: ConfigDict | dict) -> ConfigDict:
+    """A configuration with the keys that it may have: missing ones get their defaults.
+
+    Keys of components that it does not choose are left out; keys that nobody knows stay, for
+    `validate` to refuse. So a configuration of an earlier version is read, and another component
+    can be chosen.
+    """
+    given = dict(flatten(config))
+    values = {key: given.get(key, rule.default) for key, rule in keys_of(given).items()}
+    values |= {key: value for key, value in given.items() if not owners_of(key)}
+    completed: dict[str, Any] = {}
+    for key, value in values.items():
+        *sections, name = key.split(".")
+        target = completed
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[name] = value
+    return ConfigDict(completed)
 
 
 def validate(
@@ -177,64 +198,79 @@ def validate(
     """
     values = dict(flatten(config))
     for key in values:
-        if key not in RULES:
-            raise UserError(f"config: unknown key {key}{nearest_key(key)}")
-    for key, rule in RULES.items():
+        check_key(key, values)
+    for key, rule in keys_of(values).items():
         if key not in values:
             raise UserError(f"config: {key} is missing: it must be {rule.wanted}")
         if not rule.accepts(values[key]):
             raise UserError(f"config: {key} must be {rule.wanted}, not {values[key]!r}")
 
-    divisor = models.size_divisor(config.model.num_layers)
+    divisor = models.size_divisor(config.model)
     if config.data.image_size % divisor:
         lower = config.data.image_size // divisor * divisor
         raise UserError(
-            f"config: data.image_size={config.data.image_size} cannot be halved "
-            f"{config.model.num_layers - 1} times: with model.num_layers={config.model.num_layers} "
-            f"it must be a multiple of {divisor}, such as {max(lower, divisor)}"
+            f"config: data.image_size={config.data.image_size} does not fit "
+            f"model.name={config.model.name} with these keys: give a multiple of {divisor}, such "
+            f"as {max(lower, divisor)}"
         )
-    deepest = config.model.dropout_rate * (config.model.num_layers - 1)
-    if deepest >= 1:
-        raise UserError(
-            f"config: model.dropout_rate={config.model.dropout_rate} grows by itself a level, to "
-            f"{deepest:g} in the last of {config.model.num_layers}: give less than "
-            f"{1 / (config.model.num_layers - 1):.3g}"
-        )
-    if config.optimizer.weight_decay and config.optimizer.name == "adam":
-        raise UserError(
-            "config: optimizer.weight_decay has no effect on adam: "
-            "--config.optimizer.name=adamw, or 0"
-        )
+    problem = models.NETWORKS[config.model.name].problem(config.model)
+    if problem:
+        raise UserError(f"config: {problem}")
     if config.optimizer.warmup_epochs >= config.train.num_epochs:
         raise UserError(
             f"config: optimizer.warmup_epochs={config.optimizer.warmup_epochs:g} must be less than "
             f"train.num_epochs={config.train.num_epochs}"
         )
     for key in batches:
-        parts = config.train.accumulate_steps if key == "train.batch_size" else 1
-        divisor = num_devices * parts
+        microbatches = config.train.accumulate_steps if key == "train.batch_size" else 1
+        divisor = num_devices * microbatches
         if values[key] % divisor:
-            in_parts = f" and train.accumulate_steps={parts}" if parts > 1 else ""
+            also = f" and train.accumulate_steps={microbatches}" if microbatches > 1 else ""
             multiple = math.ceil(values[key] / divisor) * divisor
             raise UserError(
-                f"config: {key}={values[key]} does not divide over {num_devices} devices{in_parts}"
-                f": give a multiple of {divisor}, such as --config.{key}={multiple}, or fewer "
+                f"config: {key}={values[key]} does not divide over {num_devices} devices{also}: "
+                f"give a multiple of {divisor}, such as --config.{key}={multiple}, or fewer "
                 "devices (CUDA_VISIBLE_DEVICES=0,1 for two GPUs)"
             )
 
 
-def _may_change(key: str, values: dict[str, Any]) -> bool:
-    """Whether a run of the configuration `values` may go on with another value of `key`."""
-    alters = MAY_NOT_CHANGE_WHERE.get(key, lambda _: False)
-    return key.startswith(MAY_CHANGE_ON_RESUME) and not alters(values)
+def markdown() -> str:
+    """docs/configuration.md: every key with its meaning, default and rule."""
 
+    def table(entries: Mapping[str, Key]) -> list[str]:
+        rows = [
+            f"| `{name}` | {key.meaning} | `{key.default!r}` | {key.wanted} |"
+            for name, key in entries.items()
+        ]
+        return ["| key | meaning | default | must be |", "|---|---|---|---|", *rows, ""]
 
-def differences(old: dict, new: ConfigDict | dict) -> list[str]:
-    """`"key: old -> new"` for every key that differs and may not change on resuming a run."""
-    before, after = dict(flatten(old)), dict(flatten(new))
-    changed = [
-        key
-        for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and not _may_change(key, after)
+    lines = [
+        "# Configuration",
+        "",
+        "A recipe in `configs/` is a Python file whose `get_config()` returns a "
+        "`ml_collections.ConfigDict`. `--config.SECTION.KEY=VALUE` overrides a key; an unknown "
+        "key is refused with the nearest valid one, a wrong value with what it must be. A recipe "
+        "holds the shared keys, the keys of the network, loss and optimizer that it names, and no "
+        "others. Where an override names another one, its keys start from the defaults below.",
+        "",
+        "This page is written by `python -m mbh_jax.config --markdown > docs/configuration.md`.",
+        "",
+        "## Shared keys",
+        "",
+        *table(SHARED_KEYS),
     ]
-    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in changed]
+    for section, components in COMPONENTS.items():
+        for name, component in components.items():
+            lines += [f"## `{section}.name={name}`", "", f"{component.meaning}.", ""]
+            own = {f"{section}.{key}": value for key, value in component.keys.items()}
+            lines += table(own) if own else ["No keys of its own.", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m mbh_jax.config", description="Prints every key of a configuration."
+    )
+    parser.add_argument("--markdown", action="store_true", required=True, help="as Markdown")
+    parser.parse_args()
+    print(markdown(), end="")

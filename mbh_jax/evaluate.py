@@ -1,154 +1,108 @@
-"""Evaluation: a network over slices, and a checkpoint over the volumes of a split."""
+"""Evaluation of a split: predict its volumes, then score their masks."""
 
-import collections
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
+from mbh_jax import config as config_keys
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.loader import Loader
 from mbh_jax.data.order import steps_per_epoch
+from mbh_jax.evaluation import summary
+from mbh_jax.evaluation.confusion import mask_confusion
 from mbh_jax.imageio.volume import voxel_volume_ml
+from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.log import log
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.runtime import distributed
-from mbh_jax.runtime.parallel import local_rows, prefetch
+from mbh_jax.runtime.parallel import (
+    Batch,
+    Parallel,
+    compile_eval_step,
+    create_parallel,
+    map_batches,
+)
 from mbh_jax.runtime.preemption import StopRequest
-from mbh_jax.training.checkpoints import Checkpoints, Restored
-from mbh_jax.training.run_state import check_same_network
-from mbh_jax.training.setup import Experiment, create_experiment
+from mbh_jax.training import memory, network
+from mbh_jax.training.steps import create_mask_step
 
 PyTree = Any
 Rows = dict[str, np.ndarray]
 
-_IN_FLIGHT = 2
-"""Batches whose results stay on the device while the next are computed."""
 
+class Scores(NamedTuple):
+    """What the masks of a split were found to be, volume by volume and slice by slice.
 
-def evaluate_examples(
-    experiment: Experiment,
-    variables: PyTree,
-    examples: np.ndarray,
-    *,
-    stop: StopRequest | None = None,
-    progress: Progress | None = None,
-) -> Rows:
-    """Runs the evaluation step over slices; each process takes its share of every batch.
-
-    Args:
-        experiment: data and compiled steps.
-        variables: the model's variables.
-        examples: (n,) int32, rows of the index, each once.
-        stop: asked after every batch, if given.
-        progress: told of every batch, if given.
-
-    Returns:
-        On every process one row a slice, in the order of the index: what `Steps.evaluate` returns,
-        and "example" and "volume", the numbers of slice and volume.
-
-    Raises:
-        Stopped: `stop` said so.
+    Attributes:
+        volumes: (V,) numbers of the volumes.
+        confusion: (V,K,K) int64 voxel counts, axes [volume, true, predicted].
+        slices: "example", "cross_entropy" and "dice_coef_multiclass" of each slice.
     """
-    how = experiment.parallel
-    pending: collections.deque = collections.deque()
-    parts: list[Rows] = []
 
-    def collect() -> None:
-        batch, outputs = pending.popleft()
-        ids = {name: batch[name] for name in ("example", "volume")}
-        parts.append(ids | local_rows(outputs, how))
-        if progress is not None:
-            progress.update(len(parts))
-
-    for batch, arrays in prefetch(experiment.eval_batches(examples), how):
-        pending.append((batch, experiment.eval_step(variables, arrays)))
-        if len(pending) > _IN_FLIGHT:
-            collect()
-        if stop is not None:
-            stop.raise_if_set()
-    while pending:
-        collect()
-    local = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    rows = distributed.gather_rows(local)
-    order = np.argsort(rows["example"])
-    order = order[rows["example"][order] >= 0]
-    return {name: values[order] for name, values in rows.items()}
+    volumes: np.ndarray
+    confusion: np.ndarray
+    slices: Rows
 
 
-def sum_rows(rows: Rows) -> dict[str, np.ndarray]:
-    """Adds rows over examples in float64 or int64, with their number as "examples"."""
-    sums = {
-        name: values.sum(axis=0, dtype=np.float64 if values.dtype.kind == "f" else np.int64)
-        for name, values in rows.items()
-        if name not in ("example", "volume")
-    }
-    return {**sums, "examples": np.float64(len(rows["example"]))}
-
-
-def confusion_by_volume(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """Adds the slices' confusion counts at the scan's own matrix to volumes.
-
-    Returns:
-        Volume numbers (V,), ascending, and counts (V,K,K) int64.
-    """
-    volumes, inverse = np.unique(rows["volume"], return_inverse=True)
-    counts = np.zeros((len(volumes), *rows["native_confusion"].shape[1:]), np.int64)
-    np.add.at(counts, inverse, rows["native_confusion"])
-    return volumes, counts
-
-
-def evaluate_split(
-    experiment: Experiment,
-    restored: Restored,
+def evaluate(
+    config: ConfigDict,
     workdir: epath.Path,
+    stop: StopRequest,
     *,
     split: str,
     checkpoint: str,
-    stop: StopRequest,
 ) -> None:
-    """Evaluates restored variables on the volumes of a split, and prints the table.
+    """Evaluates a checkpoint of `workdir` on the volumes of a split, and prints the table.
 
-    Writes evaluation.csv and summary.json into `<workdir>/evaluation/<split>`; what is not the best
-    checkpoint or not all slices has `_last` or `_blood` after the split.
+    Writes evaluation.csv and summary.json into `<workdir>/evaluation/<split>`; what is not of the
+    best checkpoint or not of all slices has `_last` or `_blood` after the split.
+
+    Args:
+        config: the run's, perhaps with other values of `data.dir`, `eval.*` and `parallel.*`.
+        workdir: the run's folder.
+        stop: asked after every batch.
+        split: one of `mbh_jax.data.index.SPLIT_NAMES`.
+        checkpoint: "best" or "last".
 
     Raises:
-        Stopped: `stop` said so; nothing is written.
+        UserError: there is no such checkpoint or split, or the configuration is not the run's.
+        Stopped: by SIGTERM or Ctrl-C; nothing is written.
     """
-    config, index = experiment.config, experiment.index
+    network.check_same_network(config, workdir)
+    config_keys.validate(config, jax.device_count(), batches=("eval.batch_size",))
+    loader = Loader(config.data)
+    index = loader.index
     examples = index.examples(split, config.eval.slices)
+    parallel = create_parallel(config.parallel.mode)
+    trained = network.restore_network(workdir, parallel, checkpoint=checkpoint)
+    step = compile_eval_step(create_mask_step(trained.network), parallel)
     num_batches = sum(
         steps_per_epoch(len(part), config.eval.batch_size)
         for part in index.by_in_plane_shape(examples)
     )
-    with Progress(num_batches, label=f"evaluating {split}") as progress:
-        rows = evaluate_examples(
-            experiment, restored.arrays, examples, stop=stop, progress=progress
-        )
+    with (
+        memory.out_of_memory_errors(config),
+        Progress(num_batches, label=f"evaluating {split}") as progress,
+    ):
+        batches = loader.eval_batches(examples, global_batch=config.eval.batch_size)
+        watched = _watch(batches, progress, stop)
+        volumes = predict_volumes(step, trained.variables, watched, parallel)
+        scores = score_volumes(volumes)
     if not distributed.is_primary():
         return
-    volumes, confusion = confusion_by_volume(rows)
-    unusual = [
-        choice
-        for choice, usual in ((checkpoint, "best"), (config.eval.slices, "all"))
-        if choice != usual
-    ]
-    directory = workdir / "evaluation" / "_".join([split, *unusual])
-    summary = tables.summarize(
-        [index.volumes[v].volume_id for v in volumes],
-        confusion,
-        voxel_volume_ml=np.array(
-            [
-                voxel_volume_ml(index.volumes[v].affine)
-                if index.volumes[v].spacing_known
-                else np.nan
-                for v in volumes
-            ]
-        ),
-        cross_entropy=float(rows["cross_entropy"].mean()),
-        dice_coef_multiclass=float(rows["dice_coef_multiclass"].mean()),
+    found = summary.summarize(
+        [index.volumes[v].volume_id for v in scores.volumes],
+        scores.confusion,
+        voxel_volume_ml=_voxel_volumes_ml(index, scores.volumes),
+        cross_entropy=float(scores.slices["cross_entropy"].mean()),
+        dice_coef_multiclass=float(scores.slices["dice_coef_multiclass"].mean()),
         split=split,
-        step=restored.step,
+        step=trained.step,
         slices=config.eval.slices,
         provenance={
             "workdir": workdir.name,
@@ -157,22 +111,88 @@ def evaluate_split(
             "config": config.to_dict(),
         },
     )
-    tables.write_evaluation(directory, summary)
+    unusual = [
+        choice
+        for choice, usual in ((checkpoint, "best"), (config.eval.slices, "all"))
+        if choice != usual
+    ]
+    directory = workdir / "evaluation" / "_".join([split, *unusual])
+    summary.write_evaluation(directory, found)
     log.info("wrote %s", directory)
-    print(tables.format_table(summary))
+    print(tables.format_table(found))
 
 
-def evaluate_checkpoint(config: ConfigDict, workdir: epath.Path) -> None:
-    """Evaluates `config.eval.checkpoint` of `workdir` on `config.eval.split` and prints the table.
+def predict_volumes(
+    step: Callable[[PyTree, PyTree], PyTree],
+    variables: PyTree,
+    batches: Iterable[Batch],
+    parallel: Parallel,
+) -> Iterator[tuple[int, Rows]]:
+    """Predicts masks, and hands each volume on as soon as its last slice is there.
 
-    Raises:
-        UserError: there is no such checkpoint or split, or the configuration is not the run's.
-        Stopped: by SIGTERM or Ctrl-C; nothing is written.
+    Args:
+        step: compiled, see `mbh_jax.training.steps.create_mask_step`.
+        variables: the network's.
+        batches: this process's share of batches, whose slices come volume by volume.
+        parallel: the devices.
+
+    Yields:
+        On every process the number of a volume, and rows (slices, ...): "example", "label" and
+        what `step` returns. No more than a volume and a batch are held at a time.
     """
-    check_same_network(config, workdir)
-    experiment = create_experiment(config, batches=("eval.batch_size",))
-    which, split = config.eval.checkpoint, config.eval.split
-    with Checkpoints(workdir, experiment.parallel) as saved:
-        restored = saved.restore_variables(which, experiment.template.variables)
-    with StopRequest() as stop:
-        evaluate_split(experiment, restored, workdir, split=split, checkpoint=which, stop=stop)
+    held: list[Rows] = []
+    for batch, outputs in map_batches(step, variables, batches, parallel):
+        local = {name: batch[name] for name in ("example", "volume", "label")} | outputs
+        rows = distributed.gather_rows(local)
+        is_real = rows["example"] >= 0
+        numbers = rows["volume"][is_real]
+        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+        for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
+            if held and held[0]["volume"][0] != numbers[start]:
+                yield _volume_of(held)
+                held = []
+            held.append({name: values[is_real][start:end] for name, values in rows.items()})
+    yield _volume_of(held)
+
+
+def _volume_of(parts: list[Rows]) -> tuple[int, Rows]:
+    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return int(rows.pop("volume")[0]), rows
+
+
+def score_volumes(volumes: Iterable[tuple[int, Rows]]) -> Scores:
+    """Scores the masks of volumes, in the order of their numbers."""
+    confusion: dict[int, np.ndarray] = {}
+    slices: list[Rows] = []
+    for number, rows in volumes:
+        confusion[number] = mask_confusion(rows["label"], rows["mask"], NUM_CLASSES)
+        slices.append(
+            {name: rows[name] for name in ("example", "cross_entropy", "dice_coef_multiclass")}
+        )
+    joined = {name: np.concatenate([part[name] for part in slices]) for name in slices[0]}
+    order = np.argsort(joined["example"])
+    numbers = sorted(confusion)
+    return Scores(
+        np.array(numbers),
+        np.stack([confusion[number] for number in numbers]),
+        {name: values[order] for name, values in joined.items()},
+    )
+
+
+def _watch(batches: Iterable[Batch], progress: Progress, stop: StopRequest) -> Iterator[Batch]:
+    """Yields batches, shows each, and asks before each whether to stop."""
+    for number, batch in enumerate(batches):
+        stop.raise_if_set()
+        progress.update(number)
+        yield batch
+    progress.update(number + 1)
+
+
+def _voxel_volumes_ml(index: SliceIndex, volumes: np.ndarray) -> np.ndarray:
+    """(V,) float64; NaN where millimetres are not known."""
+    return np.array(
+        [
+            voxel_volume_ml(index.volumes[v].affine) if index.volumes[v].spacing_known else np.nan
+            for v in volumes
+        ]
+    )

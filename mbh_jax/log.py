@@ -1,4 +1,4 @@
-"""The program's own log: one plain line an event, on standard error."""
+"""The log of this project: one plain line an event, on standard error."""
 
 import logging
 import sys
@@ -8,11 +8,11 @@ import absl.logging
 log = logging.getLogger("mbh_jax")
 
 
-def start_logging() -> None:
-    """Shows the program's own messages, and of the libraries' only warnings and errors."""
+def start_logging(*, debug: bool = False) -> None:
+    """Shows this project's messages, and of the libraries' only warnings and errors."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
     absl.logging.set_verbosity(absl.logging.WARNING)

@@ -5,14 +5,21 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
+from etils import epath
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax.training.checkpoints import Checkpoints
-from mbh_jax.training.setup import create_experiment
+from mbh_jax.data.loader import Loader
+from mbh_jax.evaluate import evaluate
+from mbh_jax.runtime.parallel import create_parallel
+from mbh_jax.runtime.preemption import StopRequest
+from mbh_jax.train import train
+from mbh_jax.training.checkpoints import Checkpoints, Restored
+from mbh_jax.training.setup import Training, create_training
 
 REPOSITORY = Path(__file__).parents[1]
 
@@ -110,17 +117,58 @@ def start_processes(
     ]
 
 
+def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
+    """What `--mode=train` does, in this process."""
+    with StopRequest() as stop:
+        train(config, epath.Path(workdir), stop)
+        evaluate(config, epath.Path(workdir), stop, split="validation", checkpoint="best")
+
+
+def evaluate_split(config: ConfigDict, workdir: Path) -> None:
+    """What `--mode=evaluate` does, in this process."""
+    with StopRequest() as stop:
+        evaluate(
+            config,
+            epath.Path(workdir),
+            stop,
+            split=config.eval.split,
+            checkpoint=config.eval.checkpoint,
+        )
+
+
+def training_of(config: ConfigDict) -> Training:
+    """What a run of a configuration is made of."""
+    return create_training(config, create_parallel(config.parallel.mode), steps_per_epoch=1)
+
+
+def restore(config: ConfigDict, workdir: Path, which: str = "last") -> Restored:
+    """The last state or the best variables of a run."""
+    training = training_of(config)
+    with Checkpoints(workdir, training.parallel) as checkpoints:
+        if which == "last":
+            return checkpoints.restore_last(training.template)
+        return checkpoints.restore_variables(which, training.template.variables)
+
+
+def last_record(config: ConfigDict, workdir: Path) -> dict[str, Any]:
+    """The record beside the last state of a run."""
+    with Checkpoints(workdir, create_parallel(config.parallel.mode)) as checkpoints:
+        record = checkpoints.last_record()
+    assert record is not None
+    return record
+
+
+def num_train_examples(config: ConfigDict) -> int:
+    """Slices that a run trains on."""
+    return Loader(config.data).index.num_examples("train", config.data.slices)
+
+
 def results(config: ConfigDict, workdir: Path) -> dict[str, bytes]:
     """All that a finished run must share with any other of its configuration, bit for bit.
 
     The arrays of its last and best checkpoints, tables of every epoch, pictures and evaluation.
     """
-    experiment = create_experiment(config)
-    with Checkpoints(workdir, experiment.parallel) as saved:
-        arrays = {
-            "last": saved.restore_last(experiment.template).arrays,
-            "best": saved.restore_variables("best", experiment.template.variables).arrays,
-        }
+    arrays = {which: restore(config, workdir, which).arrays for which in ("last", "best")}
     leaves = jax.tree_util.tree_leaves_with_path(arrays)
     found = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
     files = [

@@ -1,11 +1,12 @@
 """Training steps of a tiny network: in a test's process, or one by itself with more devices.
 
-Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, parts], ...]}`, it prints
-what `run` returns for each of the runs, as JSON. A fourth number is that of steps in a call.
+Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, microbatches], ...]}`, it
+prints what `run` returns for each of the runs, as JSON. A fourth number is that of steps in a call.
 """
 
 import json
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,8 +14,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from configs import smoke
-from mbh_jax import models
-from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.optimization import losses, optimizers
 from mbh_jax.runtime.parallel import (
     Parallel,
     compile_eval_step,
@@ -26,9 +26,14 @@ from mbh_jax.runtime.parallel import (
     put_batch,
     stack_batches,
 )
-from mbh_jax.training import losses, optimizers, steps
+from mbh_jax.training import steps
+from mbh_jax.training.network import create_network
 from mbh_jax.training.train_state import TrainState
 
+LOSS_KEYS: dict[str, dict[str, float]] = {
+    "cross_entropy": {},
+    "cross_entropy_dice": {"dice_weight": 1.0, "dice_smooth": 1.0},
+}
 SIZE = 16
 BATCH = 8
 
@@ -60,24 +65,26 @@ def tiny_batch(rng: np.random.Generator, real: int = BATCH) -> dict[str, np.ndar
     }
 
 
-def create(config: ConfigDict, loss: losses.Loss, how: Parallel) -> tuple[steps.Steps, TrainState]:
-    """Steps, not yet compiled, and the state to begin with on the devices of `how`."""
-    model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
+def create(
+    config: ConfigDict, loss: losses.Loss, parallel: Parallel
+) -> tuple[tuple[Callable, Callable], TrainState]:
+    """Training and validation step, not yet compiled, and a new state on the devices."""
+    network = create_network(config, axis_name=parallel.axis_name)
     optimizer = optimizers.create_optimizer(config.optimizer, lambda _: 1e-3)
     plateau = optimizers.create_plateau(config.optimizer)
 
     def init() -> TrainState:
-        image = np.zeros((1, SIZE, SIZE, 3), np.float32)
-        return TrainState.create(dict(model.init(jax.random.key(0), image)), optimizer, plateau)
+        return TrainState.create(network.init(), optimizer, plateau)
 
-    state = jax.device_put(jax.jit(init)(), how.replicated)
-    return steps.create_steps(config, model, loss, optimizer), state
+    state = jax.device_put(jax.jit(init)(), parallel.replicated)
+    train_step = steps.create_train_step(network, loss, optimizer)
+    return (train_step, steps.create_validation_step(network, loss)), state
 
 
 def run(
     mode: str,
     num_devices: int,
-    num_parts: int,
+    num_microbatches: int,
     num_steps: int = 1,
     *,
     loss: str,
@@ -86,21 +93,22 @@ def run(
 ) -> dict[str, Any]:
     """What three steps and an evaluation come to."""
     config = tiny_config(norm)
-    config.train.accumulate_steps = num_parts
-    config.loss.name = loss
-    how = create_parallel(mode, jax.devices()[:num_devices])
+    config.train.accumulate_steps = num_microbatches
+    config.loss = ConfigDict({"name": loss, **LOSS_KEYS[loss]})
+    parallel = create_parallel(mode, jax.devices()[:num_devices])
     created_loss = losses.create_loss(config.loss)
-    made, state = create(config, created_loss, how)
+    (train_step, validation_step), state = create(config, created_loss, parallel)
     train = {
-        number: compile_train_step(made.train, how, num_steps=number) for number in {1, num_steps}
+        number: compile_train_step(train_step, parallel, num_steps=number)
+        for number in {1, num_steps}
     }
-    evaluate = compile_eval_step(made.evaluate, how)
+    evaluate = compile_eval_step(validation_step, parallel)
     rng = np.random.default_rng(0)
     reported = []
     batches = [tiny_batch(rng, real) for _ in range(3)]
     for group in stack_batches(batches, num_steps):
         program = train[num_steps_of(group)]
-        state, returned = program(state, put_batch(group, how), jax.random.key(5))
+        state, returned = program(state, put_batch(group, parallel), jax.random.key(5))
         reported += [
             {
                 "loss": float(created_loss.objective(sums)),
@@ -111,8 +119,8 @@ def run(
             }
             for sums in each_step(jax.device_get(returned))
         ]
-    batch = put_batch(batches[-1], how)
-    rows = local_rows(evaluate(state.variables, batch), how)
+    batch = put_batch(batches[-1], parallel)
+    rows = local_rows(evaluate(state.variables, batch), parallel)
     parameters = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(state.params)])
     return {
         "steps": reported,

@@ -1,4 +1,4 @@
-"""Every recipe is valid and runs a step; what is wrong in one is named with a way out."""
+"""Every recipe is valid and runs a step; what is wrong in one is named with its fix."""
 
 import importlib
 from pathlib import Path
@@ -10,14 +10,13 @@ from ml_collections import ConfigDict
 
 import configs
 from configs import flexunet
-from mbh_jax import config as config_rules
+from mbh_jax import config as config_keys
 from mbh_jax import models
-from mbh_jax.data import preprocess
 from mbh_jax.errors import UserError
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.runtime.parallel import compile_train_step, create_parallel, put_batch
-from mbh_jax.training import losses, optimizers, steps
-from mbh_jax.training.train_state import TrainState
+from mbh_jax.runtime.parallel import create_parallel, put_batch
+from mbh_jax.training.run_state import differences
+from mbh_jax.training.setup import create_training
 
 RECIPES = sorted(
     path.stem for path in Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__"
@@ -39,7 +38,7 @@ def test_there_are_recipes() -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_is_valid_and_its_docstring_holds_its_command(name: str) -> None:
-    config_rules.validate(recipe(name), num_devices=1)
+    config_keys.validate(recipe(name), num_devices=1)
     docstring = importlib.import_module(f"configs.{name}").__doc__ or ""
     assert f"python -m mbh_jax.main --config=configs/{name}.py" in docstring
 
@@ -49,19 +48,10 @@ def test_recipe_runs_a_step(name: str) -> None:
     config = recipe(name)
     # The network of the recipe with fewer filters, on the smallest image it takes.
     config.model.base_filters = 2
-    config.data.image_size = models.size_divisor(config.model.num_layers)
+    config.data.image_size = size = models.size_divisor(config.model)
     config.train.batch_size = 2
-    how = create_parallel(config.parallel.mode)
-    model = models.create_model(config.model, NUM_CLASSES, axis_name=how.axis_name)
-    loss = losses.create_loss(config.loss)
-    schedule = optimizers.create_schedule(config.optimizer, 10, 10)
-    optimizer = optimizers.create_optimizer(config.optimizer, schedule)
-    size, channels = config.data.image_size, preprocess.num_channels(config.data.window)
-    variables = model.init(jax.random.key(0), np.zeros((1, size, size, channels), np.float32))
-    state = TrainState.create(
-        dict(variables), optimizer, optimizers.create_plateau(config.optimizer)
-    )
-    train_step = compile_train_step(steps.create_steps(config, model, loss, optimizer).train, how)
+    parallel = create_parallel(config.parallel.mode)
+    training = create_training(config, parallel, steps_per_epoch=10)
     rng = np.random.default_rng(0)
     batch = {
         "image": rng.integers(-20, 90, (2, size, size, 1)).astype(np.int16),
@@ -69,9 +59,10 @@ def test_recipe_runs_a_step(name: str) -> None:
         "weight": np.ones(2, np.float32),
         "example": np.arange(2, dtype=np.int32),
     }
-    state, sums = train_step(state, put_batch(batch, how), jax.random.key(1))
+    step = training.compile_train(1)
+    state, sums = step(training.init(), put_batch(batch, parallel), jax.random.key(1))
     assert int(state.step) == 1
-    assert np.isfinite(loss.objective(sums))
+    assert np.isfinite(training.loss.objective(sums))
     assert int(sums["confusion"].sum()) == 2 * size * size
 
 
@@ -105,41 +96,41 @@ def test_a_wrong_value_is_named_with_what_it_must_be(
     with config.ignore_type():
         config[section][name] = value
     with pytest.raises(UserError, match=message):
-        config_rules.validate(config, num_devices=1)
+        config_keys.validate(config, num_devices=1)
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name(config: ConfigDict) -> None:
     with config.unlocked():
         config.train.batchsize = 4
     with pytest.raises(UserError, match=r"train\.batchsize, did you mean train\.batch_size\?"):
-        config_rules.validate(config, num_devices=1)
+        config_keys.validate(config, num_devices=1)
 
 
 def test_a_missing_key_is_named(config: ConfigDict) -> None:
     with config.unlocked():
         del config.loss["name"]
     with pytest.raises(UserError, match=r"loss\.name is missing"):
-        config_rules.validate(config, num_devices=1)
+        config_keys.validate(config, num_devices=1)
 
 
 def test_a_batch_must_divide_over_the_devices(config: ConfigDict) -> None:
     with pytest.raises(UserError, match=r"--config\.train\.batch_size=8"):
-        config_rules.validate(config, num_devices=8)
+        config_keys.validate(config, num_devices=8)
 
 
-def test_parts_of_a_batch_must_divide_over_the_devices(config: ConfigDict) -> None:
+def test_microbatches_must_divide_over_the_devices(config: ConfigDict) -> None:
     config.train.batch_size = 20
     config.train.accumulate_steps = 3
     message = r"batch_size=20 does not divide over 4 devices and train\.accumulate_steps=3: .*=24"
     with pytest.raises(UserError, match=message):
-        config_rules.validate(config, num_devices=4)
+        config_keys.validate(config, num_devices=4)
     config.train.batch_size = 24
-    config_rules.validate(config, num_devices=4)
+    config_keys.validate(config, num_devices=4)
 
 
 def test_a_range_of_steps_to_profile_is_taken(config: ConfigDict) -> None:
     config.profile.steps = "9:15"
-    config_rules.validate(config, num_devices=1)
+    config_keys.validate(config, num_devices=1)
 
 
 def test_differences_leave_out_what_may_change_on_resuming(config: ConfigDict) -> None:
@@ -152,26 +143,65 @@ def test_differences_leave_out_what_may_change_on_resuming(config: ConfigDict) -
     config.train.accumulate_steps = 2
     config.train.max_nonfinite_steps = 3
     config.profile.steps = "10:15"
-    assert config_rules.differences(saved, config) == []
+    assert differences(saved, config) == []
     config.model.dilation = 3
-    assert config_rules.differences(saved, config) == ["model.dilation: 1 -> 3"]
+    assert differences(saved, config) == ["model.dilation: 1 -> 3"]
 
 
 def test_steps_of_a_call_may_not_change_on_resuming(config: ConfigDict) -> None:
     saved = config.to_dict()
     config.train.steps_per_call = 4
-    assert config_rules.differences(saved, config) == ["train.steps_per_call: 1 -> 4"]
+    assert differences(saved, config) == ["train.steps_per_call: 1 -> 4"]
 
 
-def test_parts_may_not_change_on_resuming_with_batch_statistics(config: ConfigDict) -> None:
+def test_microbatches_may_not_change_on_resuming_with_batch_statistics(config: ConfigDict) -> None:
     config.model.norm = "batch"
     saved = config.to_dict()
     config.train.accumulate_steps = 2
-    assert config_rules.differences(saved, config) == ["train.accumulate_steps: 1 -> 2"]
+    assert differences(saved, config) == ["train.accumulate_steps: 1 -> 2"]
 
 
 def test_the_length_may_not_change_where_the_schedule_ends_with_it(config: ConfigDict) -> None:
     config.optimizer.schedule = "cosine"
     saved = config.to_dict()
     config.train.num_epochs = 7
-    assert config_rules.differences(saved, config) == ["train.num_epochs: 100 -> 7"]
+    assert differences(saved, config) == ["train.num_epochs: 100 -> 7"]
+
+
+def test_a_key_of_another_component_is_refused_with_its_name(config: ConfigDict) -> None:
+    with config.unlocked():
+        config.loss.dice_weight = 1.0
+    with pytest.raises(UserError, match=r"loss\.dice_weight belongs to cross_entropy_dice, and"):
+        config_keys.validate(config, num_devices=1)
+
+
+def test_a_configuration_of_an_earlier_version_is_completed(config: ConfigDict) -> None:
+    old = config.to_dict()
+    old["loss"] |= {"dice_weight": 1.0, "dice_smooth": 1.0}
+    old["optimizer"]["weight_decay"] = 0.0
+    del old["train"]["steps_per_call"]
+    assert config_keys.complete(old).to_dict() == config.to_dict()
+    assert differences(old, config) == []
+    old["unheard_of"] = {"key": 1}
+    with pytest.raises(UserError, match=r"unknown key unheard_of\.key"):
+        config_keys.validate(config_keys.complete(old), num_devices=1)
+
+
+def test_another_component_brings_its_keys(config: ConfigDict) -> None:
+    config.optimizer.name = "adamw"
+    config.optimizer.beta1 = 0.8
+    completed = config_keys.complete(config)
+    assert (completed.optimizer.weight_decay, completed.optimizer.beta1) == (0.0, 0.8)
+    config_keys.validate(completed, num_devices=1)
+
+
+def test_every_default_meets_its_rule() -> None:
+    for name, key in config_keys.every_key().items():
+        assert key.accepts(key.default), name
+
+
+def test_the_page_of_the_configuration_is_up_to_date() -> None:
+    page = Path(__file__).parents[1] / "docs" / "configuration.md"
+    assert page.read_text() == config_keys.markdown(), (
+        "python -m mbh_jax.config --markdown > docs/configuration.md"
+    )

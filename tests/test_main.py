@@ -35,10 +35,11 @@ def test_smoke_recipe_trains_and_evaluates(tiny_dataset_dir: Path, tmp_path: Pat
     trained = main(*flags)
     assert trained.returncode == 0, trained.stderr
     assert "validation: " in trained.stdout
-    evaluated = main(*flags, "--mode=evaluate")
+    # The workdir knows the rest.
+    evaluated = main(f"--workdir={tmp_path / 'run'}", "--mode=evaluate")
     assert evaluated.returncode == 0, evaluated.stderr
     assert "test: " in evaluated.stdout
-    assert "for comparison only (counts background): dice_coef_multiclass" in evaluated.stdout
+    assert "(counts background: for comparison only)" in evaluated.stdout
 
 
 SMOKE = "--config=configs/smoke.py"
@@ -54,7 +55,14 @@ SMOKE = "--config=configs/smoke.py"
         ([SMOKE, "stray"], "unexpected argument 'stray'"),
         ([SMOKE, "--num_processes=2"], "belong to --distributed"),
         ([SMOKE, "--workdir=s3://bucket/run"], "a local folder or gs://BUCKET/FOLDER"),
-        ([SMOKE, "--begin_with=/no/such/run"], "/no/such/run holds no run"),
+        ([SMOKE, "--begin_with=/no/such/run"], "--begin_with is now called --init_from"),
+        ([SMOKE, "--config.loss.dice_weight=1"], "belongs to cross_entropy_dice, and loss.name is"),
+        (
+            [SMOKE, "--config.train.batch_size=two"],
+            "batch_size=two: invalid literal",
+        ),
+        (["--workdir=/no/such/run"], "/no/such/run holds no run (no config.json)"),
+        (["--workdir=w", "--init_from=/no/such/run"], "/no/such/run holds no run"),
         ([SMOKE, "--mode=infer"], "value should be one of <train|evaluate>"),
     ],
 )

@@ -10,13 +10,22 @@ import nibabel
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from run_commands import (
+    evaluate_split,
+    last_record,
+    num_train_examples,
+    restore,
+    train_and_evaluate,
+    training_of,
+)
 
 from configs import smoke
-from mbh_jax import evaluate, train
+from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
-from mbh_jax.training import epoch_log, initialize
-from mbh_jax.training.checkpoints import Checkpoints
-from mbh_jax.training.setup import Experiment, create_experiment
+from mbh_jax.runtime.parallel import create_parallel
+from mbh_jax.training import epoch_log
+from mbh_jax.training.initialize import initialize_from
+from mbh_jax.training.validation import validate
 
 NUM_EPOCHS = 3
 
@@ -48,19 +57,16 @@ def config(tiny_dataset_dir: Path) -> ConfigDict:
 def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    train.train_and_evaluate(tiny_config(tiny_dataset_dir), workdir)
+    train_and_evaluate(tiny_config(tiny_dataset_dir), workdir)
     return workdir
 
 
 def last_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
-    experiment = create_experiment(config)
-    with Checkpoints(workdir, experiment.parallel) as saved:
-        restored = saved.restore_last(experiment.template)
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(restored.arrays)]
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(restore(config, workdir).arrays)]
 
 
 def enlarge_one_volume(source: Path) -> None:
-    """Doubles the matrix of a source's first volume, each voxel becoming four."""
+    """Doubles the image size of a source's first volume, each voxel becoming four."""
     for folder in ("images", "ground truths"):
         path = min((source / folder).glob("*.nii.gz"))
         image = nibabel.load(path)
@@ -71,17 +77,17 @@ def enlarge_one_volume(source: Path) -> None:
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_batches: int) -> None:
     """Makes the run fail as the given number of training batches have been read."""
-    whole = Experiment.train_batches
+    whole = Loader.train_batches
     left = [num_batches]
 
-    def until_interrupted(self, examples, epoch, start_batch=0):
-        for batch in whole(self, examples, epoch, start_batch):
+    def until_interrupted(self, examples, **which):
+        for batch in whole(self, examples, **which):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
             yield batch
 
-    monkeypatch.setattr(Experiment, "train_batches", until_interrupted)
+    monkeypatch.setattr(Loader, "train_batches", until_interrupted)
 
 
 def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None:
@@ -114,14 +120,14 @@ def test_best_checkpoint_is_of_the_lowest_validation_loss(
 ) -> None:
     entries = json.loads((undisturbed / "history.json").read_text())
     best = min(entries, key=lambda entry: entry["val_loss"])
-    experiment = create_experiment(config)
-    with Checkpoints(undisturbed, experiment.parallel) as saved:
-        restored = saved.restore_variables("best", experiment.template.variables)
+    restored = restore(config, undisturbed, "best")
     assert restored.step == best["step"]
-    rows = evaluate.evaluate_examples(
-        experiment, restored.arrays, experiment.index.examples("validation", "all")
-    )
-    val_loss = epoch_log.objective(experiment, evaluate.sum_rows(rows))
+    training, loader = training_of(config), Loader(config.data)
+    examples = loader.index.examples("validation", "all")
+    batches = loader.eval_batches(examples, global_batch=config.eval.batch_size)
+    sums = validate(training.validation_step, restored.arrays, batches, training.parallel)
+    assert sums["examples"] == len(examples)
+    val_loss = epoch_log.objective(training.loss, sums)
     assert val_loss == pytest.approx(best["val_loss"], rel=1e-6)
 
 
@@ -136,8 +142,8 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         interrupt_after(patch, num_batches)
-        train.train_and_evaluate(config, workdir)
-    train.train_and_evaluate(config, workdir)
+        train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
     for ours, theirs in zip(
         last_state(config, workdir), last_state(config, undisturbed), strict=True
     ):
@@ -153,28 +159,28 @@ def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
 ) -> None:
     workdir = tmp_path / "run"
     config.train.num_epochs = 1
-    train.train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
     config.train.num_epochs = NUM_EPOCHS
-    train.train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
     losses = "train_losses.csv"
     assert (workdir / losses).read_bytes() == (undisturbed / losses).read_bytes()
 
 
-def test_a_run_that_begins_with_the_weights_of_another(
+def test_a_run_that_starts_with_the_weights_of_another(
     config: ConfigDict, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     workdir = tmp_path / "run"
     config.optimizer.learning_rate = 1e-4
     config.train.num_epochs = 1
-    initialize.begin_from_run(config, workdir, undisturbed)
+    initialize_from(config, workdir, undisturbed, create_parallel("pmap"))
     for where in (undisturbed, workdir):
-        evaluate.evaluate_checkpoint(config, where)
+        evaluate_split(config, where)
     theirs, ours = capsys.readouterr().out.split("test: ")[1:]
     assert ours.splitlines()[1:] == theirs.splitlines()[1:]
-    train.train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
     # Once begun, it goes on.
-    initialize.begin_from_run(config, workdir, undisturbed)
-    train.train_and_evaluate(config, workdir)
+    initialize_from(config, workdir, undisturbed, create_parallel("pmap"))
+    train_and_evaluate(config, workdir)
     assert len(json.loads((workdir / "history.json").read_text())) == 1
 
 
@@ -183,13 +189,13 @@ def test_another_configuration_is_refused_with_the_difference(
 ) -> None:
     config.optimizer.learning_rate = 1e-3
     with pytest.raises(UserError, match=r"optimizer\.learning_rate: 0\.003 -> 0\.001"):
-        train.train_and_evaluate(config, undisturbed)
+        train_and_evaluate(config, undisturbed)
 
 
 def test_another_network_is_refused_in_evaluation(config: ConfigDict, undisturbed: Path) -> None:
     config.model.base_filters = 8
     with pytest.raises(UserError, match=r"model\.base_filters: 4 -> 8"):
-        evaluate.evaluate_checkpoint(config, undisturbed)
+        evaluate_split(config, undisturbed)
 
 
 def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
@@ -197,8 +203,8 @@ def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
 ) -> None:
     config.eval.split = "train"
     config.eval.batch_size = 7
-    evaluate.evaluate_checkpoint(config, undisturbed)
-    index = create_experiment(config).index
+    evaluate_split(config, undisturbed)
+    index = Loader(config.data).index
     summary = json.loads((undisturbed / "evaluation" / "train" / "summary.json").read_text())
     volumes = {volume.volume_id: volume for volume in index.volumes if volume.split == "train"}
     assert {case["case"] for case in summary["metric_per_case"]} == set(volumes)
@@ -217,16 +223,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 ) -> None:
     workdir = tmp_path / "run"
     config.train.checkpoint_every_steps = 1
-    whole = Experiment.train_batches
+    whole = Loader.train_batches
 
-    def poisoned(self, examples, epoch, start_batch=0):
-        for number, batch in enumerate(whole(self, examples, epoch, start_batch)):
+    def poisoned(self, examples, **which):
+        for number, batch in enumerate(whole(self, examples, **which)):
             # NaN weights make the loss of the third step NaN, and what it would leave behind.
             yield batch | {"weight": batch["weight"] * np.float32(np.nan)} if number == 2 else batch
 
-    monkeypatch.setattr(Experiment, "train_batches", poisoned)
+    monkeypatch.setattr(Loader, "train_batches", poisoned)
     with pytest.raises(UserError, match="not finite"):
-        train.train_and_evaluate(config, workdir)
+        train_and_evaluate(config, workdir)
     state = last_state(config, workdir)
     assert int(state[0]) == 2 or any(leaf.shape == () and leaf == 2 for leaf in state)
     assert all(np.isfinite(leaf[leaf < np.inf]).all() for leaf in state if leaf.dtype.kind == "f")
@@ -243,7 +249,7 @@ def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
     config.train.num_epochs = 10
     config.train.early_stopping_patience = 2
     config.train.preview_slices = 0
-    train.train_and_evaluate(config, tmp_path / "run")
+    train_and_evaluate(config, tmp_path / "run")
     entries = json.loads((tmp_path / "run" / "history.json").read_text())
     losses = [entry["val_loss"] for entry in entries]
     best = int(np.argmin(losses))
@@ -256,12 +262,9 @@ def test_an_epoch_that_ends_on_a_checkpoint_step_keeps_its_record(
 ) -> None:
     workdir = tmp_path / "run"
     config.train.num_epochs = 1
-    examples = create_experiment(config).index.num_examples("train", "all")
-    config.train.checkpoint_every_steps = -(-examples // config.train.batch_size)
-    train.train_and_evaluate(config, workdir)
-    with Checkpoints(workdir, create_experiment(config).parallel) as saved:
-        record = saved.last_record()
-    assert record is not None
+    config.train.checkpoint_every_steps = -(-num_train_examples(config) // config.train.batch_size)
+    train_and_evaluate(config, workdir)
+    record = last_record(config, workdir)
     assert (record["epoch"], record["batch"], len(record["history"])) == (1, 0, 1)
 
 
@@ -273,7 +276,7 @@ def test_a_best_checkpoint_without_a_whole_state_is_of_no_run(
     shutil.copytree(undisturbed / "checkpoints" / "best", workdir / "checkpoints" / "best")
     config.seed = 1
     config.train.num_epochs = 1
-    train.train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
     (best,) = (workdir / "checkpoints" / "best").iterdir()
     entries = json.loads((workdir / "history.json").read_text())
     assert best.name == str(entries[0]["step"])
@@ -286,7 +289,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(
     shutil.copytree(undisturbed, workdir)
     newest = max((workdir / "checkpoints" / "last").glob("[0-9]*"), key=lambda path: int(path.name))
     shutil.rmtree(newest / "variables")
-    train.train_and_evaluate(config, workdir)
+    train_and_evaluate(config, workdir)
     assert f"last/{newest.name}: damaged, moved to " in caplog.text
     for ours, theirs in zip(
         last_state(config, workdir), last_state(config, undisturbed), strict=True
@@ -304,13 +307,13 @@ def test_a_damaged_best_checkpoint_is_named(
     (best,) = (workdir / "checkpoints" / "best").iterdir()
     (best / "variables" / "manifest.ocdbt").unlink()
     with pytest.raises(UserError, match=f"best/{best.name}: damaged"):
-        evaluate.evaluate_checkpoint(config, workdir)
+        evaluate_split(config, workdir)
 
 
-def test_slices_of_several_matrices_are_counted_at_their_own(
+def test_slices_of_several_sizes_are_counted_at_their_own(
     config: ConfigDict, tmp_path: Path, make_source
 ) -> None:
-    """Voxels and millilitres of a volume do not depend on the matrices of the others."""
+    """Voxels and millilitres of a volume do not depend on the image sizes of the others."""
     from data_prep import build_tfrecords
 
     source = make_source()
@@ -319,12 +322,12 @@ def test_slices_of_several_matrices_are_counted_at_their_own(
     config.data.dir = str(tmp_path / "mixed")
     config.train.num_epochs = 1
     workdir = tmp_path / "run"
-    train.train_and_evaluate(config, workdir)
-    index = create_experiment(config).index
+    train_and_evaluate(config, workdir)
+    index = Loader(config.data).index
     assert len(index.in_plane_shapes()) == 2
     for split in ("train", "validation", "test"):
         config.eval.split = split
-        evaluate.evaluate_checkpoint(config, workdir)
+        evaluate_split(config, workdir)
         summary = json.loads((workdir / "evaluation" / split / "summary.json").read_text())
         for case in summary["metric_per_case"]:
             rows = [index.volumes[v].volume_id == case["case"] for v in index.volume]

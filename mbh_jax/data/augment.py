@@ -1,7 +1,7 @@
 """Augmentation of slices on the device, inside the compiled step.
 
-Everything an example is subjected to follows from one PRNG key an example, so that the result does
-not depend on how the batch is ordered or divided over devices.
+What happens to an example depends on its own PRNG key alone, so that the result does not depend on
+how the batch is ordered or divided over devices.
 """
 
 import jax

@@ -1,6 +1,6 @@
 """The packed cache of a dataset: its decoded slices as plain NumPy files, read without TensorFlow.
 
-In the dataset's folder, for each matrix that occurs:
+In the dataset's folder, for each image size that occurs:
     packed/image_<rows>x<columns>.npy   (n, rows, columns) int16 HU
     packed/label_<rows>x<columns>.npy   (n, rows, columns) uint8
 and packed/packed.json with the dataset's fingerprint. Slices with voxel labels, in the order of
@@ -15,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 
+from mbh_jax.data.batch import Batch, make_batch
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.order import host_examples
 from mbh_jax.errors import UserError
@@ -38,7 +39,7 @@ def packed_dir(index: SliceIndex) -> Path:
 
 
 def packed_file(kind: str, shape: InPlaneShape) -> str:
-    """Name of the file that holds "image" or "label" of the slices of one matrix."""
+    """Name of the file that holds "image" or "label" of the slices of one image size."""
     return f"{kind}_{shape[0]}x{shape[1]}.npy"
 
 
@@ -65,15 +66,20 @@ class PackedSlices:
         """
         self.index = index
         directory = packed_dir(index)
-        mend = f"python -m data_prep.pack_dataset --data_dir {index.directory}"
+        command = f"python -m data_prep.pack_dataset --data_dir {index.directory}"
         try:
             info = json.loads((directory / PACKED_INFO).read_text())
         except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"data.resident: no packed cache in {directory}: {mend}") from None
+            raise UserError(
+                f"data.resident: no packed cache in {directory}: make it with {command}"
+            ) from None
         except ValueError:
             info = {}
         if info != packed_info(index):
-            raise UserError(f"data.resident: the cache in {directory} is of other data: {mend}")
+            raise UserError(
+                f"data.resident: the cache in {directory} is of other data: make it again with "
+                f"{command}"
+            )
         self._row = np.full(len(index), -1, np.int64)
         self._pixels: dict[InPlaneShape, Mapping[str, np.ndarray]] = {}
         for shape, examples in packed_examples(index).items():
@@ -86,14 +92,16 @@ class PackedSlices:
                     for kind, dtype in DTYPES.items()
                 }
             except (FileNotFoundError, ValueError, EOFError):
-                raise UserError(f"data.resident: damaged cache in {directory}: {mend}") from None
+                raise UserError(
+                    f"data.resident: damaged cache in {directory}: make it again with {command}"
+                ) from None
 
     def shape_of(self, examples: np.ndarray) -> InPlaneShape:
-        """The (rows, columns) of examples of one matrix."""
+        """The (rows, columns) of examples of one image size."""
         return self.index.volumes[self.index.volume[examples[0]]].shape[1:]
 
     def read(self, kind: Kind, examples: np.ndarray) -> np.ndarray:
-        """Images (n, H, W) int16 HU or labels (n, H, W) uint8 of examples (n,) of one matrix."""
+        """Images (n, H, W) int16 HU or labels (n, H, W) uint8 of examples (n,) of one size."""
         pixels = self._pixels[self.shape_of(examples)][kind]
         rows = self._row[examples]
         if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
@@ -102,26 +110,17 @@ class PackedSlices:
 
     def eval_batches(
         self, examples: np.ndarray, *, global_batch: int, host: int = 0, num_hosts: int = 1
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """The batches of `mbh_jax.data.pipeline.eval_batches`, of examples of one matrix."""
-        height, width = self.shape_of(examples)
+    ) -> Iterator[Batch]:
+        """The batches of `mbh_jax.data.pipeline.eval_batches`, of examples of one image size."""
+        shape = self.shape_of(examples)
         for numbers in host_examples(examples, global_batch, 0, host, num_hosts):
-            is_real = numbers >= 0
-            image = np.zeros((len(numbers), height, width), DTYPES["image"])
-            label = np.zeros((len(numbers), height, width), DTYPES["label"])
-            if is_real.any():
-                image[is_real] = self.read("image", numbers[is_real])
-                label[is_real] = self.read("label", numbers[is_real])
-            yield {
-                "image": image[..., np.newaxis],
-                "label": label,
-                "weight": is_real.astype(np.float32),
-                "example": numbers,
-                "volume": np.where(is_real, self.index.volume[numbers], -1).astype(np.int32),
-                "slice_index": np.where(is_real, self.index.slice_index[numbers], -1).astype(
-                    np.int32
-                ),
-            }
+            real = numbers[numbers >= 0]
+            yield make_batch(
+                self.index,
+                numbers,
+                self.read("image", real) if len(real) else np.zeros((0, *shape), np.int16),
+                self.read("label", real) if len(real) else np.zeros((0, *shape), np.uint8),
+            )
 
 
 def _open(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

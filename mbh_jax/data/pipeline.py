@@ -3,10 +3,7 @@
 The order of training is a pure function of (seed, epoch), and batch k of an epoch is made of
 `permutation[k * global_batch : (k + 1) * global_batch]`. Records are read one by one at their
 offsets, so that any batch of any epoch can be reached at once, and a host reads only its own part.
-
-A batch is a flat dict of arrays, B being this host's share of the global batch:
-    image (B, H, W, 1) int16 HU, label (B, H, W) uint8, weight (B,) float32 1 real and 0 padding,
-    example (B,) int32 row of the index (-1 padding), volume (B,) int32, slice_index (B,) int32.
+`mbh_jax.data.batch` says what a batch holds.
 """
 
 import os
@@ -17,11 +14,10 @@ import tensorflow as tf
 from etils import epath
 
 from mbh_jax.data import records
+from mbh_jax.data.batch import Batch, make_batch
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.order import epoch_order, host_examples
 from mbh_jax.errors import UserError
-
-Batch = dict[str, np.ndarray]
 
 _PREFETCHED_BATCHES = 4
 _MAX_READERS = 16
@@ -59,7 +55,7 @@ def train_batches(
         global_batch: examples in a batch over all hosts.
         seed: with `epoch`, the only source of the order.
         epoch: number of the epoch.
-        start_batch: where to begin within the epoch, for a run that is taken up again.
+        start_batch: batch of the epoch to start with, for a run that is resumed.
         host: number of this host.
         num_hosts: how many there are; divides `global_batch`.
         resize_to: (H, W) to bring slices to on the host; needed if their sizes differ.
@@ -150,31 +146,13 @@ def _read_batches(
                 image, label = next(pixels)
             except _DECODING_ERRORS as error:
                 raise _damaged_record(index, examples, error) from None
-        yield _assemble(index, examples, image, label)
+        yield make_batch(index, examples, image, label)
 
 
 def _num_readers() -> int:
     """Records that are read and decoded at the same time: one a core, at most 16."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return min(cores or 1, _MAX_READERS)
-
-
-def _assemble(
-    index: SliceIndex, examples: np.ndarray, image: np.ndarray, label: np.ndarray
-) -> Batch:
-    padding = len(examples) - len(image)
-    if padding:
-        image = np.pad(image, ((0, padding), (0, 0), (0, 0)))
-        label = np.pad(label, ((0, padding), (0, 0), (0, 0)))
-    is_real = examples >= 0
-    return {
-        "image": image[..., np.newaxis],
-        "label": label,
-        "weight": is_real.astype(np.float32),
-        "example": examples,
-        "volume": np.where(is_real, index.volume[examples], -1).astype(np.int32),
-        "slice_index": np.where(is_real, index.slice_index[examples], -1).astype(np.int32),
-    }
 
 
 def _read_slice(

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mbh_jax.data.batch import Batch, without_pixels
 from mbh_jax.data.order import epoch_order, host_examples
 from mbh_jax.data.packed import PackedSlices
 from mbh_jax.errors import UserError
@@ -69,7 +70,7 @@ def batches(
     start_batch: int = 0,
     host: int = 0,
     num_hosts: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
+) -> Iterator[Batch]:
     """This host's share of the batches of an epoch, without pixels.
 
     They hold `example` (B,) int32 and `weight` (B,) float32 with the values that
@@ -77,7 +78,7 @@ def batches(
     """
     order = examples[epoch_order(len(examples), seed, epoch)]
     for numbers in host_examples(order, global_batch, start_batch, host, num_hosts):
-        yield {"example": numbers, "weight": (numbers >= 0).astype(np.float32)}
+        yield without_pixels(numbers)
 
 
 def gather(slices: ResidentSlices, example: jax.Array) -> dict[str, jax.Array]:
@@ -92,12 +93,12 @@ def gather(slices: ResidentSlices, example: jax.Array) -> dict[str, jax.Array]:
 
 
 def _take(array: jax.Array, rows: jax.Array, fill: int) -> jax.Array:
-    """Rows of an array; `fill` for those it has not."""
+    """Rows of an array; `fill` for row -1."""
     return array.at[rows].get(mode="fill", fill_value=fill, wrap_negative_indices=False)
 
 
 def with_gather(step: Callable) -> Callable:
-    """A training step whose batch is pixels, as one whose batch is example numbers.
+    """Makes a training step that takes example numbers out of one that takes pixels.
 
     Args:
         step: `(state, batch, rng, *, axis_name) -> (state, sums)`.

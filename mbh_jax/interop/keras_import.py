@@ -15,9 +15,8 @@ import h5py
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
-from ml_collections import ConfigDict
 
+from mbh_jax import cli, windows
 from mbh_jax.errors import UserError
 from mbh_jax.interop.keras_graph import (
     ExpectedLayer,
@@ -28,6 +27,7 @@ from mbh_jax.interop.keras_graph import (
     network,
     read_graph,
 )
+from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.models.flexunet import size_divisor
 
 Variables = dict[str, Any]
@@ -136,50 +136,48 @@ def _check_shapes(variables: Variables, config: Mapping[str, Any], path: Path) -
             )
 
 
-def main(config: ConfigDict, workdir: epath.Path, arguments: list[str]) -> None:
+def main(command: cli.Command) -> None:
     """Writes a workdir whose checkpoints hold the weights of a Keras FlexUNet.
 
         python -m mbh_jax.interop.keras_import best_model.h5 --config=configs/flexunet.py
             --workdir=runs/imported
 
-    `--mode=evaluate` then evaluates the weights, and training begins with them.
+    `--mode=evaluate` then evaluates the weights, and training starts with them.
 
     Raises:
         UserError: the file is no Keras FlexUNet, is not the configuration's network, or the workdir
             already holds a run.
     """
-    from mbh_jax import config as config_rules
-    from mbh_jax.data import preprocess
-    from mbh_jax.labels import NUM_CLASSES
-    from mbh_jax.training import initialize
+    from mbh_jax import config as config_keys
+    from mbh_jax.runtime.parallel import create_parallel
+    from mbh_jax.training.initialize import initialize_workdir
 
+    config, arguments = command.config, command.arguments
     if len(arguments) != 1:
         raise UserError("give one file: python -m mbh_jax.interop.keras_import best_model.h5 ...")
-    config_rules.validate(config, num_devices=1)
+    config_keys.validate(config, num_devices=1)
     found, variables = read_keras_flexunet(arguments[0])
-    wanted = dict(config.model)
     differences = [
         f"--config.model.{key}={value!r}"
         for key, value in found["model"].items()
-        if key != "dtype" and wanted[key] != value
+        if key != "dtype" and config.model.get(key) != value
     ]
     height, width, channels = found["input_shape"]
     if height is not None and (height, width) != (config.data.image_size,) * 2:
         differences.append(f"--config.data.image_size={height}")
-    if channels != preprocess.num_channels(config.data.window):
+    if channels != len(windows.PRESETS[config.data.window]):
         differences.append(
             "--config.data.window=hu_0_255"
             if channels == 3
             else f"a window with {channels} channels"
         )
     if found["num_classes"] != NUM_CLASSES:
-        raise UserError(f"{arguments[0]} tells {found['num_classes']} classes, not {NUM_CLASSES}")
+        raise UserError(f"{arguments[0]} has {found['num_classes']} classes, not {NUM_CLASSES}")
     if differences:
         raise UserError(f"{arguments[0]} is another network; add {' '.join(differences)}")
-    initialize.begin_from_variables(config, workdir, variables)
+    parallel = create_parallel(config.parallel.mode)
+    initialize_workdir(config, command.workdir, variables, parallel)
 
 
 if __name__ == "__main__":
-    from mbh_jax import cli
-
     cli.run(main)

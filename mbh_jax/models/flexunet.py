@@ -3,7 +3,7 @@
 Level i has `base_filters * 2**i` filters, a kernel of `max(base_kernel - 2*i, 3)`, a dilation of
 `max(dilation - i, 1)` and dropout of rate `dropout_rate * i`. The last of `num_layers` levels is
 the bridge. The network is that of the TensorFlow FlexUNet project, layer for layer, so that its
-trained weights can be brought over (see `keras_import`).
+trained weights can be brought over (`mbh_jax.interop.keras_import`).
 """
 
 from typing import NamedTuple
@@ -12,8 +12,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
+from ml_collections import ConfigDict
 
-from mbh_jax.models import layers
+from mbh_jax import keys
+from mbh_jax.models import layers, ops
+from mbh_jax.models.architecture import Architecture
 
 
 class Level(NamedTuple):
@@ -116,7 +119,7 @@ class FlexUNet(nn.Module):
         for i, level in enumerate(outer_levels):
             x = block(x, level, f"encoder_{i}")
             skips.append(x)
-            x = layers.max_pool(x)
+            x = ops.max_pool(x)
 
         x = block(x, bridge, "bridge")
 
@@ -136,3 +139,47 @@ class FlexUNet(nn.Module):
 def size_divisor(num_layers: int) -> int:
     """The number that must divide an image's sides for `num_layers - 1` halvings."""
     return 2 ** (num_layers - 1)
+
+
+def _problem(config: ConfigDict) -> str | None:
+    deepest = config.dropout_rate * (config.num_layers - 1)
+    if deepest < 1:
+        return None
+    return (
+        f"model.dropout_rate={config.dropout_rate} is multiplied by the number of the level, to "
+        f"{deepest:g} in the last of {config.num_layers}: give less than "
+        f"{1 / (config.num_layers - 1):.3g}"
+    )
+
+
+ARCHITECTURE = Architecture(
+    create=FlexUNet,
+    keys={
+        "base_filters": keys.integer(16, 1, "filters of the first level; they double at each"),
+        "base_kernel": keys.integer(
+            7, 1, "side of the first level's kernels; 2 less at each level, down to 3"
+        ),
+        "num_layers": keys.integer(8, 2, "levels, the deepest (the bridge) included"),
+        "dropout_rate": keys.number(
+            0.05, 0, "dropout rate that each level adds; the first has none", below=1
+        ),
+        "dilation": keys.integer(
+            1, 1, "dilation of the first level's kernels; 1 less at each level, down to 1"
+        ),
+        "activation": keys.choice(
+            "relu", layers.ACTIVATIONS, "applied after every 3 x 3 or larger convolution"
+        ),
+        "norm": keys.choice("none", layers.NORMS, "normalisation after every activation"),
+        "dtype": keys.choice(
+            "float32",
+            ("float32", "bfloat16"),
+            "of the computation; parameters, statistics and logits stay float32",
+        ),
+        "remat": keys.switch(
+            False, "compute levels again for their gradients: less memory, more time"
+        ),
+    },
+    meaning="the TensorFlow FlexUNet, layer for layer: a U-Net whose levels follow from a base",
+    size_divisor=lambda config: size_divisor(config.num_layers),
+    problem=_problem,
+)

@@ -1,4 +1,4 @@
-"""The layers that FlexUNet is drawn with. Parameters are float32; `dtype` is the computation's."""
+"""Layers of U-Nets. Parameters are float32; `dtype` is that of the computation."""
 
 import math
 import zlib
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mbh_jax.models.ops import lowering
+from mbh_jax.models import ops
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -31,9 +31,6 @@ BATCH_NORM_MOMENTUM = 0.99
 
 MAX_GROUPS = 8
 """Group normalisation divides channels into this many groups, or fewer where it must."""
-
-max_pool = lowering.max_pool
-"""2x2 max-pool with stride 2, (B, H, W, C) -> (B, H/2, W/2, C)."""
 
 
 class Conv(nn.Module):
@@ -60,7 +57,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, kernel_shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return lowering.conv(x, kernel, self.dilation) + bias
+        return ops.conv(x, kernel, self.dilation) + bias
 
 
 class UpConv(nn.Module):
@@ -84,7 +81,7 @@ class UpConv(nn.Module):
         kernel = self.param("kernel", nn.initializers.glorot_uniform(), kernel_shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return lowering.up_conv(x, kernel) + bias
+        return ops.up_conv(x, kernel) + bias
 
 
 class BatchNorm(nn.Module):
@@ -129,8 +126,8 @@ class BatchNorm(nn.Module):
         batch, height, width, _ = x.shape
         weight = jnp.ones(batch) if weight is None else weight
         count = weight.sum() * (height * width)
-        # Examples one by one, and weighted then: no weighted copy of the map is made. Not a matrix
-        # product: accelerators would round its operands.
+        # Sums of each example first, weighted afterwards: no weighted copy of the map is made. Not
+        # a matrix product, whose operands accelerators would round.
         sums = (weight[:, None] * x.sum((1, 2))).sum(0)
         squares = (weight[:, None] * jnp.square(x).sum((1, 2))).sum(0)
         if self.axis_name is not None and not self.is_initializing():
@@ -142,8 +139,8 @@ class BatchNorm(nn.Module):
 def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
     """Inverted dropout, each example with its own key.
 
-    A key's own bits would cost more than the convolutions around them. They seed a hash of each
-    value's position instead, which the compiler fuses into the selection.
+    Random bits from each key would cost more than the convolutions around them. Two words from it
+    seed a hash of each value's position instead, which the compiler fuses into the selection.
 
     Args:
         x: (B, H, W, C) array.
@@ -164,7 +161,10 @@ def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
 
 
 def _hash_bits(x: jax.Array) -> jax.Array:
-    """A uint32 permutation whose every input bit sways every output bit: C. Wellons's lowbias32."""
+    """A uint32 permutation, every output bit of which depends on all input bits.
+
+    It is C. Wellons's lowbias32.
+    """
     x = (x ^ (x >> 16)) * jnp.uint32(0x7FEB352D)
     x = (x ^ (x >> 15)) * jnp.uint32(0x846CA68B)
     return x ^ (x >> 16)

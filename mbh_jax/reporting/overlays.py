@@ -7,11 +7,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from mbh_jax import files
+from mbh_jax import files, windows
 from mbh_jax.labels import FOREGROUND, LABELS
-
-BRAIN_LEVEL_HU = 40.0
-BRAIN_WIDTH_HU = 80.0
 
 _TILE = 256
 """Sides, in pixels, that tiles are enlarged to, and that the tiles of a montage are reduced to."""
@@ -25,9 +22,7 @@ _COLUMNS = ("CT, brain window", "truth", "prediction")
 
 def brain_window(hu: np.ndarray) -> np.ndarray:
     """Grey values 0..255, uint8, of Hounsfield units at level 40, width 80; same shape."""
-    low_hu = BRAIN_LEVEL_HU - BRAIN_WIDTH_HU / 2
-    grey = (np.asarray(hu, np.float32) - low_hu) / BRAIN_WIDTH_HU
-    return (np.clip(grey, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return (windows.BRAIN(np.asarray(hu)) * 255.0 + 0.5).astype(np.uint8)
 
 
 def colourise(label: np.ndarray) -> np.ndarray:

@@ -1,182 +1,12 @@
-"""What an evaluation says: a table of cases and classes, a summary in nnU-Net's words, a text."""
+"""The summary of an evaluation as a table for a terminal."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from etils import epath
-
-from mbh_jax import files
-from mbh_jax.evaluation.overlap import (
-    ClassScores,
-    Overlap,
-    Volumes,
-    class_overlap,
-    mean_of_known,
-    per_case_scores,
-    pooled_scores,
-    present_only_scores,
-    volumes_ml,
-)
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
 
-Summary = dict[str, Any]
-
-EVALUATION_COLUMNS = (
-    *("case", "class", "Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"),
-    *("pred_ml", "ref_ml", "false_ml"),
-)
-
-_BLOOD = list(FOREGROUND)
-
-
-def _fields(overlap: Overlap, volumes: Volumes) -> dict[str, np.ndarray]:
-    """Arrays (V,K) under nnU-Net's field names, and millilitres."""
-    return {
-        "Dice": overlap.dice,
-        "IoU": overlap.iou,
-        "TP": overlap.tp,
-        "FP": overlap.fp,
-        "FN": overlap.fn,
-        "TN": overlap.tn,
-        "n_pred": overlap.n_pred,
-        "n_ref": overlap.n_ref,
-        "pred_ml": volumes.predicted_ml,
-        "ref_ml": volumes.reference_ml,
-        "false_ml": volumes.false_blood_ml,
-    }
-
-
-def _scores_block(scores: ClassScores) -> dict[str, Any]:
-    """Scores by class name, and "mean" over the kinds of blood that have a value."""
-    block: dict[str, Any] = {
-        CLASS_NAMES[c]: {
-            "Dice": scores.dice[c],
-            "IoU": scores.iou[c],
-            "num_cases": scores.num_cases[c],
-        }
-        for c in FOREGROUND
-    }
-    mean = scores.foreground
-    block["mean"] = {"Dice": mean.dice, "IoU": mean.iou, "num_classes": mean.num_classes}
-    return block
-
-
-def _volume_block(volumes: Volumes) -> dict[str, Any]:
-    """Millilitres added over cases, by class name and for all blood."""
-
-    def total(classes: Any) -> dict[str, float]:
-        return {
-            "reference": volumes.reference_ml[:, classes].sum(),
-            "predicted": volumes.predicted_ml[:, classes].sum(),
-            "false": volumes.false_blood_ml[:, classes].sum(),
-        }
-
-    return {CLASS_NAMES[c]: total([c]) for c in FOREGROUND} | {"all": total(_BLOOD)}
-
-
-def _false_blood_block(volumes: Volumes, confusion: np.ndarray) -> dict[str, Any]:
-    """False blood of a case: over all cases, and over those whose reference has no blood."""
-    false_ml = volumes.false_blood_ml.sum(1)
-    healthy = confusion[:, _BLOOD].sum((1, 2)) == 0
-
-    def describe(values: np.ndarray) -> dict[str, Any]:
-        if not len(values):
-            return {"num_cases": 0, "mean": None, "median": None, "max": None}
-        return {
-            "num_cases": len(values),
-            "mean": values.mean(),
-            "median": np.median(values),
-            "max": values.max(),
-        }
-
-    return {"all_cases": describe(false_ml), "healthy_cases": describe(false_ml[healthy])}
-
-
-def summarize(
-    cases: Sequence[str],
-    confusion: np.ndarray,
-    *,
-    voxel_volume_ml: np.ndarray,
-    cross_entropy: float,
-    dice_coef_multiclass: float,
-    split: str,
-    step: int,
-    slices: str = "all",
-    provenance: Mapping[str, Any] | None = None,
-) -> Summary:
-    """Everything an evaluation found, ready for strict JSON (a value that does not exist is None).
-
-    `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, and mL beside
-    them, with one difference: `foreground_mean` is over the classes that have a value, where
-    nnU-Net's becomes NaN if one has none. `per_case`, `present_only` and `pooled` hold the three
-    ways of counting by class name, and say how many cases or classes made each mean.
-
-    Args:
-        cases: V names.
-        confusion: (V,K,K) integer counts of voxels, axes [case, true, predicted].
-        voxel_volume_ml: (V,) mL of a voxel of each case; NaN where the spacing is not known, whose
-            millilitres, and sums with them, then do not exist.
-        cross_entropy: mean over pixels, in nats.
-        dice_coef_multiclass: mean over slices of the Keras FlexUNet's metric.
-        split: which split was evaluated.
-        step: training step of the checkpoint.
-        slices: "all" or "blood": which slices of each case were evaluated.
-        provenance: what else tells this evaluation from another (checkpoint, dataset, ...).
-    """
-    confusion = np.asarray(confusion, np.int64)
-    volumes = volumes_ml(confusion, voxel_volume_ml)
-    fields = _fields(class_overlap(confusion), volumes)
-    mean = {
-        str(c): {name: mean_of_known(values[:, c]) for name, values in fields.items()}
-        for c in FOREGROUND
-    }
-    summary = {
-        "split": split,
-        "slices": slices,
-        "checkpoint_step": step,
-        "provenance": dict(provenance or {}),
-        "num_cases": len(cases),
-        "metric_per_case": [
-            {
-                "case": case,
-                "metrics": {
-                    str(c): {name: values[v, c] for name, values in fields.items()}
-                    for c in FOREGROUND
-                },
-            }
-            for v, case in enumerate(cases)
-        ],
-        "mean": mean,
-        "foreground_mean": {
-            name: mean_of_known(np.array([mean[str(c)][name] for c in FOREGROUND]))
-            for name in fields
-        },
-        "per_case": _scores_block(per_case_scores(confusion)),
-        "present_only": _scores_block(present_only_scores(confusion)),
-        "pooled": _scores_block(pooled_scores(confusion)),
-        "volume_ml": _volume_block(volumes),
-        "false_blood_ml": _false_blood_block(volumes, confusion),
-        "cross_entropy": cross_entropy,
-        "for_comparison_only_counts_background": {"dice_coef_multiclass": dice_coef_multiclass},
-    }
-    return files.json_ready(summary)
-
-
-def write_evaluation(directory: epath.PathLike, summary: Summary) -> None:
-    """Writes summary.json and evaluation.csv, a row a case and class.
-
-    In evaluation.csv `false_ml` is the class's share of the case's false blood
-    (`metrics.Volumes`), and a Dice that does not exist is empty.
-    """
-    rows = (
-        {"case": case["case"], "class": CLASS_NAMES[c], **case["metrics"][str(c)]}
-        for case in summary["metric_per_case"]
-        for c in FOREGROUND
-    )
-    files.write_csv(epath.Path(directory) / "evaluation.csv", EVALUATION_COLUMNS, rows)
-    files.write_json(epath.Path(directory) / "summary.json", summary)
+Summary = Mapping[str, Any]
 
 
 def _number(value: float | None, decimals: int = 3) -> str:
@@ -197,10 +27,10 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _false_blood_line(block: Mapping[str, Any]) -> str:
-    everyone, healthy = block["all_cases"], block["healthy_cases"]
+    all_cases, healthy = block["all_cases"], block["healthy_cases"]
     text = (
-        f"false blood: mean {_number(everyone['mean'], 2)} mL a case "
-        f"(median {_number(everyone['median'], 2)}, most {_number(everyone['max'], 2)}); "
+        f"false blood: mean {_number(all_cases['mean'], 2)} mL a case "
+        f"(median {_number(all_cases['median'], 2)}, most {_number(all_cases['max'], 2)}); "
     )
     if not healthy["num_cases"]:
         return text + "no case without blood"
@@ -215,7 +45,7 @@ def format_table(summary: Summary) -> str:
 
     Dice per case leaves out cases where prediction and reference both lack the class and counts
     false blood in an absent class as 0; present is over the cases whose reference has the class;
-    pooled adds the voxels of all cases before dividing. The last line is no part of the result.
+    pooled adds the voxels of all cases before dividing. The last line is for comparison only.
     """
     per_case, present, pooled = summary["per_case"], summary["present_only"], summary["pooled"]
     volume_ml = summary["volume_ml"]
@@ -257,7 +87,7 @@ def format_table(summary: Summary) -> str:
     if any(count < len(FOREGROUND) for count in counts):
         lines.append(_line(["  classes with a value", "", *map(str, counts)]))
     which = {"all": "all slices", "blood": "slices with blood only"}[summary["slices"]]
-    comparison = summary["for_comparison_only_counts_background"]["dice_coef_multiclass"]
+    comparison = summary["including_background"]["dice_coef_multiclass"]
     return "\n".join(
         [
             f"{summary['split']}: {summary['num_cases']} cases, {which}, "
@@ -267,7 +97,7 @@ def format_table(summary: Summary) -> str:
             "",
             _false_blood_line(summary["false_blood_ml"]),
             f"cross-entropy: {_number(summary['cross_entropy'], 5)}",
-            "for comparison only (counts background): "
-            f"dice_coef_multiclass {_number(comparison, 4)}",
+            f"dice_coef_multiclass: {_number(comparison, 4)} "
+            "(counts background: for comparison only)",
         ]
     )

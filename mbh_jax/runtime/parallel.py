@@ -23,6 +23,9 @@ Batch = Mapping[str, np.ndarray]
 AXIS_NAME = "batch"
 MODES = ("pmap", "jit")
 
+IN_FLIGHT = 2
+"""Batches whose results stay on the device in `map_batches`."""
+
 STEP_INPUTS = ("image", "label", "weight", "example")
 """The arrays of a batch that steps read; volume and slice numbers stay on the host."""
 
@@ -141,10 +144,10 @@ def compile_train_step(
 
 
 def _in_one_call(step: Callable) -> Callable:
-    """One step after the other, of batches of arrays (num_steps, ...)."""
+    """A program that takes one step after the other, of batches of arrays (num_steps, ...)."""
 
-    def steps(state: PyTree, batches: PyTree, *of_all: PyTree) -> tuple[PyTree, PyTree]:
-        return jax.lax.scan(lambda state, batch: step(state, batch, *of_all), state, batches)
+    def steps(state: PyTree, batches: PyTree, *shared: PyTree) -> tuple[PyTree, PyTree]:
+        return jax.lax.scan(lambda state, batch: step(state, batch, *shared), state, batches)
 
     return steps
 
@@ -228,7 +231,7 @@ def each_step(sums: PyTree) -> list[PyTree]:
     if sums["examples"].ndim == 0:
         return [sums]
     return [
-        jax.tree.map(lambda of_all, number=number: of_all[number], sums)
+        jax.tree.map(lambda values, number=number: values[number], sums)
         for number in range(len(sums["examples"]))
     ]
 
@@ -257,3 +260,23 @@ def prefetch(
         yield queue.popleft()
         for batch in itertools.islice(iterator, 1):
             queue.append((batch, put_batch(batch, parallel)))
+
+
+def map_batches(
+    step: Callable[[PyTree, PyTree], PyTree],
+    variables: PyTree,
+    batches: Iterable[Batch],
+    parallel: Parallel,
+) -> Iterator[tuple[Batch, PyTree]]:
+    """Yields each batch and this process's rows of `step(variables, batch)`, in order.
+
+    The results of `IN_FLIGHT` batches stay on the device while the next ones are computed.
+    """
+    pending: collections.deque[tuple[Batch, PyTree]] = collections.deque()
+    for batch, arrays in prefetch(batches, parallel):
+        pending.append((batch, step(variables, arrays)))
+        if len(pending) > IN_FLIGHT:
+            done, outputs = pending.popleft()
+            yield done, local_rows(outputs, parallel)
+    for batch, outputs in pending:
+        yield batch, local_rows(outputs, parallel)

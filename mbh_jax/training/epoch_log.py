@@ -1,4 +1,4 @@
-"""What an epoch came to: its entry in the history, and a line of it."""
+"""What an epoch came to: its entry in the history, and a line about it."""
 
 import math
 from typing import Any
@@ -6,37 +6,35 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mbh_jax import evaluate
 from mbh_jax.evaluation.overlap import class_overlap, mean_of_known
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-from mbh_jax.training.run_state import RunRecord, Sums
-from mbh_jax.training.setup import Experiment
-from mbh_jax.training.train_state import TrainState
+from mbh_jax.optimization.losses import Loss
+from mbh_jax.training.run_state import Sums
 
 
-def objective(experiment: Experiment, sums: Sums) -> float:
-    """The loss of statistics added up over examples."""
-    return float(experiment.loss.objective(jax.tree.map(jnp.float32, sums)))
+def objective(loss: Loss, sums: Sums) -> float:
+    """The loss of statistics that were added up over examples."""
+    return float(loss.objective(jax.tree.map(jnp.float32, sums)))
 
 
 def entry(
-    experiment: Experiment, state: TrainState, record: RunRecord, rows: evaluate.Rows
+    loss: Loss, *, epoch: int, step: int, learning_rate: float, trained: Sums, validated: Sums
 ) -> dict[str, Any]:
     """What an epoch came to, as plain numbers.
 
     Args:
-        experiment: loss and schedule.
-        state: after the epoch's last step.
-        record: with the sums of the epoch's training steps.
-        rows: the evaluation of the validation slices.
+        loss: the run's.
+        epoch: its number, from 1.
+        step: training steps taken since the run began.
+        learning_rate: of the last of them.
+        trained: what the epoch's training steps returned, added up.
+        validated: what the validation step returned of all validation slices, added up.
 
     Returns:
         Losses and metrics of training (running over the epoch, with dropout and augmentation, at
-        the network's resolution) and of validation ("val_", after the epoch, Dice at the scan's own
-        matrix). `foreground_dice` is the pooled Dice, the mean of the five kinds of blood.
+        the network's resolution) and of validation ("val_", after the epoch, Dice on the scan's own
+        grid). `foreground_dice` is the pooled Dice, the mean of the five kinds of blood.
     """
-    step = int(state.step)
-    trained, validated = record.sums, evaluate.sum_rows(rows)
     train_dice = class_overlap(trained["confusion"]).dice[list(FOREGROUND)]
     val_dice = class_overlap(validated["native_confusion"]).dice[list(FOREGROUND)]
     mean_keras_dice = {
@@ -44,11 +42,11 @@ def entry(
         for prefix, sums in (("", trained), ("val_", validated))
     }
     return {
-        "epoch": record.epoch + 1,
+        "epoch": epoch,
         "step": step,
-        "learning_rate": float(experiment.schedule(step - 1) * state.plateau.scale),
-        "loss": objective(experiment, trained),
-        "val_loss": objective(experiment, validated),
+        "learning_rate": learning_rate,
+        "loss": objective(loss, trained),
+        "val_loss": objective(loss, validated),
         "dice_coef_multiclass": mean_keras_dice[""],
         "val_dice_coef_multiclass": mean_keras_dice["val_"],
         "foreground_dice": _number(float(mean_of_known(train_dice))),
@@ -61,7 +59,7 @@ def entry(
 
 
 def line(entry: dict[str, Any], improved: bool) -> str:
-    """An epoch's entry in one line; `improved` says that it has the best validation loss so far."""
+    """An epoch's entry in one line; `improved`: it has the best validation loss so far."""
     dice = entry["val_foreground_dice"]
     return (
         f"epoch {entry['epoch']}: loss {entry['loss']:.4f}, val_loss {entry['val_loss']:.4f}"
@@ -73,5 +71,5 @@ def line(entry: dict[str, Any], improved: bool) -> str:
 
 
 def _number(value: float) -> float | None:
-    """A plain float; None, JSON's word for a value that does not exist, for NaN."""
+    """A plain float; None for NaN, a value that does not exist."""
     return None if math.isnan(value) else value

@@ -88,32 +88,34 @@ def report(compiled: jax.stages.Compiled, config: ConfigDict, num_steps: int = 1
     if capacity and need.total > capacity:
         log.warning(
             "memory: the training step will not fit: %s",
-            ways_out(config, jax.device_count(), device.platform),
+            suggestions(config, jax.device_count(), device.platform),
         )
 
 
-def ways_out(config: ConfigDict, num_devices: int, platform: str) -> str:
-    """What lowers the memory that `config` needs, the changes that keep its results first.
+def suggestions(config: ConfigDict, num_devices: int, platform: str) -> str:
+    """Keys that lower the memory a run needs, those that keep its results first.
 
-    A batch is halved only where its parts and devices still divide it; a CPU's compiler undoes
-    `model.remat`, so there it is not named.
+    A batch is halved only where devices and microbatches still divide it. `model.remat` is left out
+    on a CPU, whose compiler undoes it.
     """
     share = config.train.batch_size // num_devices
-    parts = config.train.accumulate_steps
-    more_parts = next((n for n in range(parts + 1, share + 1) if share % n == 0), 0)
+    microbatches = config.train.accumulate_steps
+    more = next((n for n in range(microbatches + 1, share + 1) if share % n == 0), 0)
     halved = config.train.batch_size // 2
-    divided = num_devices * parts
-    divisor = models.size_divisor(config.model.num_layers)
+    divided = num_devices * microbatches
+    divisor = models.size_divisor(config.model)
     smaller = config.data.image_size // 2 // divisor * divisor
-    ways = [
+    overrides = [
         "--config.data.resident=False" if config.data.resident else "",
-        f"--config.train.accumulate_steps={more_parts}" if more_parts else "",
-        "" if config.model.remat or platform == "cpu" else "--config.model.remat=True",
-        "" if config.model.dtype == "bfloat16" else "--config.model.dtype=bfloat16",
+        f"--config.train.accumulate_steps={more}" if more else "",
+        "--config.model.remat=True"
+        if not config.model.get("remat", True) and platform != "cpu"
+        else "",
+        "--config.model.dtype=bfloat16" if config.model.get("dtype") == "float32" else "",
         f"--config.train.batch_size={halved}" if halved and halved % divided == 0 else "",
         f"--config.data.image_size={smaller}" if smaller else "",
     ]
-    named = ", ".join(way for way in ways if way)
+    named = ", ".join(filter(None, overrides))
     return f"try, in this order, {named}" if named else "a device with more memory is needed"
 
 
@@ -132,6 +134,6 @@ def out_of_memory_errors(config: ConfigDict) -> Iterator[None]:
         reason = str(error).rpartition("RESOURCE_EXHAUSTED: ")[2].partition("\n")[0]
         raise UserError(
             f"out of memory on the device ({reason.rstrip('. ')}): "
-            f"{ways_out(config, jax.device_count(), jax.default_backend())}; "
+            f"{suggestions(config, jax.device_count(), jax.default_backend())}; "
             f"in evaluation, less than --config.eval.batch_size={config.eval.batch_size}"
         ) from error

@@ -1,17 +1,18 @@
 """The same few validation slices, predicted and drawn after every epoch."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from etils import epath
 
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.loader import Loader
 from mbh_jax.labels import FOREGROUND
 from mbh_jax.reporting import overlays
 from mbh_jax.runtime import distributed
-from mbh_jax.runtime.parallel import local_rows, put_batch
-from mbh_jax.training.setup import Experiment
+from mbh_jax.runtime.parallel import Parallel, local_rows, put_batch
 
 PyTree = Any
 
@@ -34,21 +35,43 @@ def choose_slices(index: SliceIndex, examples: np.ndarray, number: int) -> np.nd
 
 
 class Preview:
-    """Holds the pixels of the chosen slices and draws what a network makes of them."""
+    """Holds the pixels of a few slices and draws what a network makes of them.
 
-    def __init__(self, experiment: Experiment, examples: np.ndarray, workdir: epath.Path):
-        """Reads `config.train.preview_slices` of `examples`; 0 draws nothing."""
-        self._experiment = experiment
+    Args:
+        loader: of the dataset.
+        examples: (n,) int32, the slices to choose from.
+        number: how many to draw; 0 draws nothing.
+        batch_size: slices predicted at a time, over all devices.
+        predict: a compiled prediction step.
+        parallel: the devices that it runs on.
+        workdir: the run's folder.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        examples: np.ndarray,
+        *,
+        number: int,
+        batch_size: int,
+        predict: Callable[[PyTree, PyTree], PyTree],
+        parallel: Parallel,
+        workdir: epath.Path,
+    ):
+        self._predict = predict
+        self._parallel = parallel
         self._directory = workdir / PREVIEW_DIR
-        index = experiment.index
-        # Panels of one sheet have one size: of several matrices, the most frequent.
+        index = loader.index
+        # Panels of one sheet have one size: of several image sizes, the most frequent.
         examples = max(index.by_in_plane_shape(examples), key=len)
-        chosen = choose_slices(index, examples, experiment.config.train.preview_slices)
-        self._batches = list(experiment.eval_batches(chosen)) if len(chosen) else []
+        chosen = choose_slices(index, examples, number)
         self._chosen = chosen
+        self._batches = (
+            list(loader.eval_batches(chosen, global_batch=batch_size)) if len(chosen) else []
+        )
         self._names = [index.describe(example).replace(" ", "_") for example in chosen]
         if self._batches:
-            self._image, self._label = (self._of_chosen(self._rows(n)) for n in ("image", "label"))
+            self._image, self._label = (self._in_order(self._rows(n)) for n in ("image", "label"))
 
     def draw(self, variables: PyTree, epoch: int) -> np.ndarray | None:
         """Predicts, and on process 0 writes the panels of an epoch.
@@ -59,12 +82,11 @@ class Preview:
         """
         if not self._batches:
             return None
-        how = self._experiment.parallel
         predictions = [
-            local_rows(self._experiment.predict_step(variables, put_batch(batch, how)), how)
+            local_rows(self._predict(variables, put_batch(batch, self._parallel)), self._parallel)
             for batch in self._batches
         ]
-        prediction = self._of_chosen(np.concatenate(predictions))
+        prediction = self._in_order(np.concatenate(predictions))
         if not distributed.is_primary():
             return None
         return overlays.write_epoch_change(
@@ -80,7 +102,7 @@ class Preview:
         """An array of all batches of this process, (rows, ...)."""
         return np.concatenate([batch[name] for batch in self._batches])
 
-    def _of_chosen(self, local_rows: np.ndarray) -> np.ndarray:
+    def _in_order(self, local_rows: np.ndarray) -> np.ndarray:
         """Rows of all processes, in the order of the chosen slices."""
         rows = distributed.gather_rows({"values": local_rows, "example": self._rows("example")})
         order = [int(np.flatnonzero(rows["example"] == example)[0]) for example in self._chosen]

@@ -1,7 +1,6 @@
 """What a run remembers beside its arrays, as plain JSON: where it stands and what it has seen."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,10 +8,33 @@ from etils import epath
 from flax.training.early_stopping import EarlyStopping
 from ml_collections import ConfigDict
 
-from mbh_jax import config as config_rules
+from mbh_jax import config as config_keys
 from mbh_jax.errors import UserError
+from mbh_jax.keys import flatten
 
-CONFIG_FILE = "config.json"
+MAY_CHANGE_ON_RESUME = (
+    "data.dir",
+    "data.resident",
+    "model.remat",
+    "train.accumulate_steps",
+    "train.num_epochs",
+    "train.max_nonfinite_steps",
+    "train.log_every_steps",
+    "train.checkpoint_every_steps",
+    "train.preview_slices",
+    "eval.",
+    "parallel.",
+    "profile.",
+)
+"""Keys, or first parts of keys, that do not alter the course of a run that has begun."""
+
+MAY_NOT_CHANGE_WHERE: dict[str, Callable[[dict[str, Any]], bool]] = {
+    # A schedule that ends with the run takes another course when the end is moved.
+    "train.num_epochs": lambda values: values.get("optimizer.schedule") != "constant",
+    # Batch statistics are those of one microbatch.
+    "train.accumulate_steps": lambda values: values.get("model.norm") == "batch",
+}
+"""Those among them that do alter it under some configurations."""
 
 Sums = dict[str, np.ndarray]
 
@@ -46,9 +68,9 @@ class RunRecord(NamedTuple):
     early_stopping: EarlyStopping
 
     @classmethod
-    def begin(cls, patience: int) -> "RunRecord":
-        """A run that has seen nothing; it stops after `patience` epochs without gain, 0 never."""
-        # flax stops at the first epoch without gain after `patience` of them, Keras at the last.
+    def new(cls, patience: int) -> "RunRecord":
+        """A new run; it stops after `patience` epochs without a better loss, with 0 never."""
+        # flax stops one epoch without a better loss later than Keras.
         stopping = EarlyStopping(patience=patience - 1 if patience else 2**30)
         return cls(0, 0, {}, [], stopping)
 
@@ -85,14 +107,30 @@ class RunRecord(NamedTuple):
         saved = dict(record["early_stopping"])
         if saved["best_metric"] is None:
             saved["best_metric"] = float("inf")
-        begun = cls.begin(patience)
-        return begun._replace(
+        new = cls.new(patience)
+        return new._replace(
             epoch=record["epoch"],
             batch=record["batch"],
             sums={name: np.asarray(value) for name, value in record["sums"].items()},
             history=record["history"],
-            early_stopping=begun.early_stopping.replace(**saved),
+            early_stopping=new.early_stopping.replace(**saved),
         )
+
+
+def differences(old: ConfigDict | dict, new: ConfigDict) -> list[str]:
+    """`"key: old -> new"` for every key that differs and may not change on resuming a run."""
+    before, after = dict(flatten(config_keys.complete(old))), dict(flatten(new))
+
+    def may_change(key: str) -> bool:
+        alters = MAY_NOT_CHANGE_WHERE.get(key, lambda _: False)
+        return key.startswith(MAY_CHANGE_ON_RESUME) and not alters(after)
+
+    changed = [
+        key
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key) and not may_change(key)
+    ]
+    return [f"{key}: {before.get(key)!r} -> {after.get(key)!r}" for key in changed]
 
 
 def check_same_run(
@@ -100,10 +138,16 @@ def check_same_run(
 ) -> None:
     """Refuses to continue a run with another configuration or other data.
 
+    Args:
+        record: that of the run's last checkpoint.
+        config: what the run is to go on with.
+        fingerprint: of the dataset it is to go on with.
+        workdir: the run's folder, for the message.
+
     Raises:
         UserError: naming every key that differs, with both values.
     """
-    changed = config_rules.differences(record["config"], config)
+    changed = differences(record["config"], config)
     if changed:
         raise UserError(
             f"{workdir} holds a run of another configuration ({'; '.join(changed)}): "
@@ -113,29 +157,4 @@ def check_same_run(
         raise UserError(
             f"{workdir} holds a run on another dataset than {config.data.dir}: "
             "give another --workdir, or the same --config.data.dir"
-        )
-
-
-def check_same_network(config: ConfigDict, workdir: epath.Path) -> None:
-    """Refuses to evaluate a workdir with another network or another input than it was trained with.
-
-    Raises:
-        UserError: there is no run in `workdir`, or keys of data (but its folder) or model differ.
-    """
-    path = workdir / CONFIG_FILE
-    if not path.is_file():
-        raise UserError(f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one")
-    try:
-        saved = json.loads(path.read_text())
-    except ValueError:
-        raise UserError(f"{path}: damaged: not the configuration that a run writes") from None
-    changed = [
-        line
-        for line in config_rules.differences(saved, config)
-        if line.startswith(("model.", "data.image_size", "data.window"))
-    ]
-    if changed:
-        raise UserError(
-            f"{workdir} was trained with another network or input ({'; '.join(changed)}): "
-            "give the configuration it was trained with"
         )

@@ -1,44 +1,27 @@
-"""The training, evaluation and prediction steps, written for one device's share of a batch.
+"""The steps of training, validation and evaluation, written for one device's share of a batch.
 
 Steps are pure: a state or variables and a batch in, arrays out. Sums and counts leave a step, never
-means: the loop divides once, by the count of real examples over all devices and batches.
+means: the loop divides once, by the number of real examples over all devices and batches.
 """
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from ml_collections import ConfigDict
 
 from mbh_jax.data import augment, preprocess
 from mbh_jax.evaluation.confusion import confusion_counts, dice_coef_multiclass
 from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.optimization.losses import Loss, pixel_cross_entropy
 from mbh_jax.training import microbatch
-from mbh_jax.training.losses import Loss, pixel_cross_entropy
+from mbh_jax.training.network import Network
 from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
-
-
-class Steps(NamedTuple):
-    """The three steps of a run.
-
-    Attributes:
-        train: `(state, batch, rng, *, axis_name=None) -> (state, sums)`; `rng` is the key of the
-            epoch, `sums` are totals over all devices. With `train.max_nonfinite_steps` they hold
-            `nonfinite_steps`, 1 where the batch was skipped and all other sums are zero.
-        evaluate: `(variables, batch) -> {name: (B, ...)}`, one row an example.
-        predict: `(variables, batch) -> (B,H,W) uint8`, label values on the scan's own matrix.
-    """
-
-    train: Callable[..., tuple[TrainState, PyTree]]
-    evaluate: Callable[[PyTree, Batch], dict[str, jax.Array]]
-    predict: Callable[[PyTree, Batch], jax.Array]
 
 
 def example_keys(rng: jax.Array, example: jax.Array) -> jax.Array:
@@ -81,25 +64,22 @@ def _skip_unless_finite(
     return state, {**sums, "nonfinite_steps": (~finite).astype(jnp.int32)}
 
 
-def create_steps(
-    config: ConfigDict,
-    model: nn.Module,
-    loss: Loss,
-    optimizer: optax.GradientTransformationExtraArgs,
-) -> Steps:
-    """The steps of the run that `config` describes, to be compiled by `parallel`."""
-    size, preset = config.data.image_size, config.data.window
+def create_train_step(
+    network: Network, loss: Loss, optimizer: optax.GradientTransformationExtraArgs
+) -> Callable[..., tuple[TrainState, PyTree]]:
+    """A training step.
 
-    def network_input(hu: jax.Array) -> jax.Array:
-        return preprocess.resize_image(preprocess.apply_window(hu, preset), size)
+    Args:
+        network: with its configuration, whose sections "augment" and "train" it reads too.
+        loss: statistics and objective.
+        optimizer: from gradients to updates.
 
-    def predict_logits(variables: PyTree, batch: Batch) -> jax.Array:
-        logits = model.apply(variables, network_input(batch["image"]), train=False)
-        assert isinstance(logits, jax.Array)
-        return logits
-
-    def native_prediction(logits: jax.Array, batch: Batch) -> jax.Array:
-        return preprocess.resize_logits(logits, *batch["image"].shape[1:3]).argmax(-1)
+    Returns:
+        `(state, batch, rng, *, axis_name=None) -> (state, sums)`. `rng` is the key of the epoch,
+        `sums` are totals over all devices. With `train.max_nonfinite_steps` they hold
+        `nonfinite_steps`, 1 where the batch was skipped and all other sums are zero.
+    """
+    config = network.config
 
     def forward(
         params: PyTree, model_state: PyTree, batch: Batch, rng: jax.Array
@@ -107,10 +87,11 @@ def create_steps(
         """Sums of the loss's statistics; the model's new state and the sums of what is reported."""
         keys = jax.vmap(jax.random.split)(example_keys(rng, batch["example"]))
         augment_keys, dropout_keys = keys[:, 0], keys[:, 1]
-        image = network_input(augment.augment_hu(augment_keys, batch["image"], config.augment))
-        label = preprocess.resize_label(batch["label"], size)
+        hu = augment.augment_hu(augment_keys, batch["image"], config.augment)
+        image = network.input_of(hu)
+        label = preprocess.resize_label(batch["label"], config.data.image_size)
         image, label = augment.augment_geometry(augment_keys, image, label, config.augment)
-        logits, model_state = model.apply(
+        logits, model_state = network.model.apply(
             {"params": params, **model_state},
             image,
             train=True,
@@ -130,16 +111,16 @@ def create_steps(
         def total(tree: PyTree) -> PyTree:
             return tree if axis_name is None else jax.lax.psum(tree, axis_name)
 
-        model_state, of_this_device = microbatch.of_batch(
+        model_state, device_share = microbatch.accumulate_gradients(
             functools.partial(forward, rng=rng),
             loss,
             state,
             batch,
             total=total,
-            num_parts=config.train.accumulate_steps,
+            num_microbatches=config.train.accumulate_steps,
         )
-        gradient, sums = total(of_this_device)
-        # Of the gradient, not of the update: that would be computed twice.
+        gradient, sums = total(device_share)
+        # The norm of the gradient and not of the update, which XLA would compute a second time.
         sums["gradient_norm"] = optax.global_norm(gradient)
 
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
@@ -154,19 +135,47 @@ def create_steps(
             return _skip_unless_finite(state, new_state, sums, loss.objective(sums))
         return new_state, sums
 
-    def eval_step(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
-        logits = predict_logits(variables, batch)
-        label = preprocess.resize_label(batch["label"], size)
+    return train_step
+
+
+def create_validation_step(
+    network: Network, loss: Loss
+) -> Callable[[PyTree, Batch], dict[str, jax.Array]]:
+    """A validation step: `(variables, batch) -> {name: (B, ...)}`, one row an example.
+
+    Rows are the loss's statistics, `cross_entropy`, `dice_coef_multiclass` and `confusion` at the
+    network's resolution, and `native_confusion` (K,K) on the scan's own grid.
+    """
+
+    def validation_step(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        logits = network.logits(variables, batch["image"])
+        label = preprocess.resize_label(batch["label"], network.config.data.image_size)
         return {
             **loss.statistics(logits, label),
             "cross_entropy": pixel_cross_entropy(logits, label),
             **_prediction_metrics(logits, label),
             "native_confusion": confusion_counts(
-                batch["label"], native_prediction(logits, batch), NUM_CLASSES
+                batch["label"], network.labels_of(logits, batch["image"]), NUM_CLASSES
             ),
         }
 
-    def predict_step(variables: PyTree, batch: Batch) -> jax.Array:
-        return native_prediction(predict_logits(variables, batch), batch).astype(jnp.uint8)
+    return validation_step
 
-    return Steps(train_step, eval_step, predict_step)
+
+def create_mask_step(network: Network) -> Callable[[PyTree, Batch], dict[str, jax.Array]]:
+    """An evaluation step: `(variables, batch) -> {name: (B, ...)}`, one row an example.
+
+    Rows are `mask` (H,W) uint8, label values on the scan's own grid, and at the network's
+    resolution `cross_entropy` and `dice_coef_multiclass`, which cannot be computed from a mask.
+    """
+
+    def mask_step(variables: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        logits = network.logits(variables, batch["image"])
+        label = preprocess.resize_label(batch["label"], network.config.data.image_size)
+        return {
+            "mask": network.labels_of(logits, batch["image"]).astype(jnp.uint8),
+            "cross_entropy": pixel_cross_entropy(logits, label),
+            "dice_coef_multiclass": dice_coef_multiclass(jax.nn.softmax(logits), label),
+        }
+
+    return mask_step

@@ -1,6 +1,6 @@
-"""Each script at its smallest, and its table."""
+"""Each script with its smallest settings, and the tables that it prints."""
 
-import json
+from pathlib import Path
 
 import pytest
 
@@ -10,15 +10,16 @@ from benchmarks import (
     conv_lowering,
     end_to_end,
     input_pipeline,
-    phases,
     profile_step,
+    runner,
     scaling,
 )
+from benchmarks.workload import Workload
 
 
 @pytest.mark.slow
 def test_input_pipeline(tiny_dataset_dir):
-    found = input_pipeline.measure(tiny_dataset_dir, "smoke", batch=2, rounds=2, steps=2)
+    found = input_pipeline.measure(tiny_dataset_dir, "smoke", batch=2, repeats=2, steps=2)
     assert [reading["slices"] for reading in found["alone"]] == [4, 4]
     assert all(0 <= reading["waiting"] <= 1 for reading in found["pipeline"])
     assert "| pipeline alone, slices/s |" in input_pipeline.describe(found, 2)
@@ -30,20 +31,42 @@ def test_versions_know_tensorflow_by_either_name():
     assert common.versions("tensorflow") == {"tensorflow": tf.__version__}
 
 
-@pytest.mark.slow
-def test_scaling_over_simulated_devices(tmp_path):
-    result = tmp_path / "result.json"
-    arguments = "--recipe smoke --devices 2 --global_batch 2 --batch 1 --size 16 --rounds 1"
-    scaling.main([*arguments.split(), "--turn_s", "0", "--json", str(result)])
-    tables = json.loads(result.read_text())["tables"]
-    assert [line["label"] for line in tables["devices"]] == ["2 (pmap)", "2 (jit)"]
-    assert all(line["device"] == "2 x cpu" for line in tables["devices"])
+def test_scaling_measures_each_table(tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def run(cases, repeats, seconds):
+        measured.extend(cases)
+        return [
+            {"label": case.label, "seconds_per_step": [2.0 * i] * repeats, "peak_rss_bytes": 3e6}
+            for i, case in enumerate(cases, start=1)
+        ]
+
+    monkeypatch.setattr(runner, "run", run)
+    arguments = "--recipe smoke --devices 1,2 --global_batch 4 --batch 1,3 --size 16,32"
+    scaling.main(arguments.split())
+    devices = [(case.workload.mode, case.environment["XLA_FLAGS"][-2:]) for case in measured[:4]]
+    assert devices == [("pmap", "=1"), ("jit", "=1"), ("pmap", "=2"), ("jit", "=2")]
+    assert {(case.workload.size, case.workload.batch) for case in measured[:4]} == {(16, 4)}
+    shapes = [(case.workload.size, case.workload.batch) for case in measured[4:]]
+    assert shapes == [(16, 1), (16, 3), (16, 1), (32, 1)]
+    last = capsys.readouterr().out.splitlines()[-1]
+    # 4 s for one image of 32 x 32, where 16 x 16 takes 2 s.
+    assert last == "| 32 | 4000.0 (4000.0-4000.0) | 0.25 | 3906.25 | 3 | 2.00 (2.00-2.00) |"
 
 
 @pytest.mark.slow
-def test_compile_time_fills_the_cache(tmp_path, capsys):
-    arguments = "--recipe smoke --size 16 --batch 1 --peers ours --rounds 1"
+def test_compile_time_is_measured_with_an_empty_and_with_a_filled_cache(monkeypatch, capsys):
+    start, cached_programs = runner.started, []
+
+    def started(cases):
+        cache = Path(cases[0].environment["JAX_COMPILATION_CACHE_DIR"])
+        cached_programs.append(len(list(cache.iterdir())))
+        return start(cases)
+
+    monkeypatch.setattr(runner, "started", started)
+    arguments = "--recipe smoke --size 16 --batch 1 --baselines ours --repeats 1"
     compile_time.main(arguments.split())
+    assert cached_programs[0] == 0 < cached_programs[1]
     printed = capsys.readouterr().out
     assert "| ours, cold |" in printed
     assert "| ours, cached |" in printed
@@ -81,48 +104,37 @@ def test_operations_of_a_program():
     }
 
 
-@pytest.mark.slow
-def test_every_lowering_of_each_convolution(capsys):
-    arguments = "--size 128 --batch 1 --base_filters 2 --levels 2 --repeats 1"
-    conv_lowering.main(arguments.split())
+def test_convolutions_of_a_network():
+    workload = Workload.from_recipe("smoke", "train", size=16, batch=1, dtype="float32")
+    assert conv_lowering.convolutions(workload) == [
+        (16, 3, 3, 4),
+        (16, 3, 4, 4),
+        (8, 3, 4, 8),
+        (8, 3, 8, 8),
+        (4, 3, 8, 16),
+        (4, 3, 16, 16),
+        (8, 3, 16, 8),
+        (16, 3, 8, 4),
+    ]
+
+
+def test_each_pass_of_a_convolution_is_measured(monkeypatch, capsys):
+    monkeypatch.setattr(conv_lowering, "convolutions", lambda workload: [(16, 3, 3, 4)])
+    conv_lowering.main(["--recipe", "smoke", "--size", "16", "--batch", "1", "--repeats", "1"])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert len(lines) == 2 + (3 + 2) * 3
-    assert [line.count("| - |") for line in lines[2:]] == [0] * 9 + [1] * 6
-
-
-def test_phases_of_a_run():
-    lines = [
-        (2.0, "1,234 parameters, 10 training and 4 validation slices"),
-        (5.0, "12:00:05 training: step 1/10, epoch 1"),
-        (20.0, "12:00:20 epoch 1: loss 0.5, val_loss 0.4"),
-        (32.0, "12:00:32 epoch 2: loss 0.4, val_loss 0.3"),
-        (33.0, "validation: ..."),
-        (36.0, ""),
+    assert [line.split(" | ")[:4] for line in lines[2:]] == [
+        ["| 16 x 16", "3 x 3", "3 -> 4", name] for name in ("output", "input", "kernel")
     ]
-    history = [
-        {"train_seconds": 12.0, "validation_seconds": 2.5},
-        {"train_seconds": 8.0, "validation_seconds": 1.5},
-    ]
-    assert phases.phases(lines, history) == {
-        "start, data and network": [2.0],
-        "to the first step": [3.0],
-        "training, an epoch": [12.0, 8.0],
-        "validation, an epoch": [2.5, 1.5],
-        "between epochs": [2.5],
-        "last checkpoint and evaluation": [4.0],
-        "in all": [36.0],
-    }
 
 
-@pytest.mark.slow
-def test_phases_of_the_smoke_recipe(tiny_dataset_dir, capsys):
-    phases.main(["--data", str(tiny_dataset_dir), "--recipe", "smoke"])
-    table = capsys.readouterr().out
-    assert "| seconds | cold | cached |" in table
-    assert "| between epochs | " in table
+def test_size_that_cannot_be_halved_often_enough_is_one_line(capsys):
+    with pytest.raises(SystemExit) as ended:
+        conv_lowering.main(["--recipe", "smoke", "--size", "18"])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "error: size 18: configs/smoke.py needs a multiple of 4\n"
 
 
-def test_end_to_end_compares_within_a_round():
+def test_end_to_end_compares_within_each_repeat():
     found = {
         "ours": [
             {"total_s": 10.0, "epoch_s": [4.0, 2.0]},

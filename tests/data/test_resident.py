@@ -16,13 +16,13 @@ from test_distributed import assert_same_numbers
 from test_train import enlarge_one_volume
 
 from data_prep import build_tfrecords, pack_dataset
-from mbh_jax import evaluate, train
 from mbh_jax.data import resident
+from mbh_jax.data.loader import Loader
 from mbh_jax.data.packed import PackedSlices, packed_dir
 from mbh_jax.errors import UserError
-from mbh_jax.runtime.parallel import MODES
+from mbh_jax.runtime.parallel import MODES, create_parallel
 from mbh_jax.training import memory
-from mbh_jax.training.setup import create_experiment
+from mbh_jax.training.validation import validate
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,13 @@ def config_of(dataset: Path, **changes: object) -> ConfigDict:
 
 def test_gathered_batches_are_those_of_the_records(packed_dataset: Path) -> None:
     config = config_of(packed_dataset, data__resident=True)
-    experiment = create_experiment(config)
-    examples = experiment.index.examples("train", "blood")
-    (slices,) = experiment.resident_slices(examples)
+    loader, streamed = Loader(config.data), Loader(config_of(packed_dataset).data)
+    examples = loader.index.examples("train", "blood")
+    (slices,) = loader.resident_slices(examples, create_parallel("jit").hold)
     assert slices.image.shape == (len(examples), 64, 64)
-    streamed = create_experiment(config_of(packed_dataset))
-    ours = list(experiment.train_batches(examples, epoch=1, start_batch=1))
-    theirs = list(streamed.train_batches(examples, epoch=1, start_batch=1))
+    which = {"global_batch": config.train.batch_size, "seed": 0, "epoch": 1, "start_batch": 1}
+    ours = list(loader.train_batches(examples, **which))
+    theirs = list(streamed.train_batches(examples, **which))
     assert theirs[-1]["weight"].min() == 0  # The last one is padded.
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys() == {"example", "weight"}
@@ -76,18 +76,18 @@ def test_a_run_has_the_numbers_of_one_that_reads_records_bit_for_bit(
         ("resident", without_records, True),
     ):
         config = config_of(dataset, data__resident=is_resident, parallel__mode=mode)
-        train.train_and_evaluate(config, tmp_path / name)
+        run_commands.train_and_evaluate(config, tmp_path / name)
         found.append(run_commands.results(config, tmp_path / name))
     assert found[0] == found[1]
 
 
 def test_a_run_goes_on_with_its_slices_elsewhere(packed_dataset: Path, tmp_path: Path) -> None:
     streamed = config_of(packed_dataset, train__num_epochs=2)
-    train.train_and_evaluate(streamed, tmp_path / "streamed")
+    run_commands.train_and_evaluate(streamed, tmp_path / "streamed")
     workdir = tmp_path / "run"
-    train.train_and_evaluate(config_of(packed_dataset), workdir)
+    run_commands.train_and_evaluate(config_of(packed_dataset), workdir)
     second = config_of(packed_dataset, train__num_epochs=2, data__resident=True)
-    train.train_and_evaluate(second, workdir)
+    run_commands.train_and_evaluate(second, workdir)
     ours, theirs = (run_commands.results(second, path) for path in (workdir, tmp_path / "streamed"))
     assert ours == theirs
 
@@ -104,8 +104,8 @@ WITHOUT_TENSORFLOW = textwrap.dedent(
                 return PathFinder.find_spec(name, path, target)
 
     sys.meta_path[sys.meta_path.index(PathFinder)] = NotInstalled()
-    from mbh_jax import commands, main
-    commands.run(main.main)
+    from mbh_jax import cli, main
+    cli.run(main.main)
     """
 )
 
@@ -141,9 +141,9 @@ def test_training_and_evaluation_need_no_tensorflow(
 
 def test_without_a_cache_a_run_does_not_begin(tiny_dataset_dir: Path, tmp_path: Path) -> None:
     config = config_of(tiny_dataset_dir, data__resident=True)
-    message = r"data\.resident: no packed cache in .*: python -m data_prep\.pack_dataset --data_dir"
+    message = r"no packed cache in .*: make it with python -m data_prep\.pack_dataset --data_dir"
     with pytest.raises(UserError, match=message):
-        train.train_and_evaluate(config, tmp_path / "run")
+        run_commands.train_and_evaluate(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -156,35 +156,41 @@ def test_training_slices_of_several_sizes_are_refused_and_evaluation_takes_them(
     build_tfrecords.build(source, dataset)
     pack_dataset.main([f"--data_dir={dataset}"])
     config = config_of(dataset, data__resident=True)
-    experiment = create_experiment(config)
-    index = experiment.index
+    loader, streamed = Loader(config.data), Loader(config_of(dataset).data)
+    index = loader.index
     (split,) = (volume.split for volume in index.volumes if volume.shape[1:] == (128, 128))
     mixed = index.examples(split)
     with pytest.raises(UserError, match=r"several sizes \(64x64, 128x128\).*resident=False"):
-        experiment.resident_slices(mixed)
-    streamed = create_experiment(config_of(dataset))
-    variables = experiment.init().variables
+        loader.resident_slices(mixed, create_parallel("jit").hold)
+    training = run_commands.training_of(config)
+    variables = training.init().variables
     ours, theirs = (
-        evaluate.evaluate_examples(one, variables, mixed) for one in (experiment, streamed)
+        validate(
+            training.validation_step,
+            variables,
+            one.eval_batches(mixed, global_batch=4),
+            training.parallel,
+        )
+        for one in (loader, streamed)
     )
     for name, values in ours.items():
         np.testing.assert_array_equal(values, theirs[name])
 
 
 def test_slices_that_do_not_fit_the_device_are_one_line(packed_dataset: Path) -> None:
-    experiment = create_experiment(config_of(packed_dataset, data__resident=True))
-    packed: PackedSlices = experiment.packed
-    examples = experiment.index.examples("train")
+    config = config_of(packed_dataset, data__resident=True)
+    index = Loader(config.data).index
+    examples = index.examples("train")
 
     def hold(array: np.ndarray) -> jax.Array:
         return jax.numpy.zeros(2**50, jax.numpy.uint8)
 
     with (
         pytest.raises(UserError, match=r"out of memory.*try.*--config\.data\.resident=False"),
-        memory.out_of_memory_errors(experiment.config),
+        memory.out_of_memory_errors(config),
     ):
-        resident.load(packed, examples, hold)
-    assert packed_dir(experiment.index).is_dir()
+        resident.load(PackedSlices(index), examples, hold)
+    assert packed_dir(index).is_dir()
 
 
 @pytest.mark.slow
@@ -195,7 +201,7 @@ def test_processes_give_the_numbers_of_one_that_reads_records(
     changes = {"train__num_epochs": 2, "train__checkpoint_every_steps": 5}
     reference = tmp_path / "reference"
     config = run_commands.tiny_config(tiny_dataset_dir, **changes)
-    train.train_and_evaluate(config, reference)
+    run_commands.train_and_evaluate(config, reference)
     workdir = tmp_path / "run"
     changes |= {"data__resident": True, "train__steps_per_call": 3, "parallel__mode": mode}
     arguments = run_commands.flags(without_records, workdir, **changes)

@@ -5,14 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import run_commands
+from etils import epath
 from ml_collections import ConfigDict
 
 from configs import flexunet
-from mbh_jax import evaluate, train
+from mbh_jax import cli
+from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
 from mbh_jax.interop import keras_import
 from mbh_jax.models import create_model
-from mbh_jax.training.setup import create_experiment
+from mbh_jax.training.validation import validate
 
 KERAS_FILE = Path(__file__).parents[1] / "fixtures" / "keras_plain.h5"
 
@@ -29,30 +32,37 @@ def config(tiny_dataset_dir: Path) -> ConfigDict:
     return config
 
 
+def import_keras(config: ConfigDict, workdir: Path) -> None:
+    keras_import.main(cli.Command(config, epath.Path(workdir), [str(KERAS_FILE)]))
+
+
+def keras_cross_entropy(config: ConfigDict, split: str, slices: str) -> float:
+    """The mean cross-entropy of the Keras weights over a split."""
+    _, variables = keras_import.read_keras_flexunet(KERAS_FILE)
+    training, loader = run_commands.training_of(config), Loader(config.data)
+    batches = loader.eval_batches(loader.index.examples(split, slices), global_batch=4)
+    sums = validate(training.validation_step, variables, batches, training.parallel)
+    return sums["cross_entropy"] / sums["examples"]
+
+
 def test_evaluation_evaluates_the_keras_weights(config: ConfigDict, tmp_path: Path) -> None:
-    keras_import.main(config, tmp_path / "imported", [str(KERAS_FILE)])
+    import_keras(config, tmp_path / "imported")
     config.eval.split = "test"
-    evaluate.evaluate_checkpoint(config, tmp_path / "imported")
+    run_commands.evaluate_split(config, tmp_path / "imported")
     written = json.loads((tmp_path / "imported/evaluation/test/summary.json").read_text())
 
-    _, variables = keras_import.read_keras_flexunet(KERAS_FILE)
-    experiment = create_experiment(config)
-    examples = experiment.index.examples("test", "all")
-    rows = evaluate.evaluate_examples(experiment, variables, examples)
     assert written["checkpoint_step"] == 0
-    assert written["cross_entropy"] == pytest.approx(rows["cross_entropy"].mean(), rel=1e-6)
+    expected = keras_cross_entropy(config, "test", "all")
+    assert written["cross_entropy"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_training_goes_on_from_the_keras_weights(config: ConfigDict, tmp_path: Path) -> None:
-    keras_import.main(config, tmp_path / "imported", [str(KERAS_FILE)])
+    import_keras(config, tmp_path / "imported")
     config.optimizer.learning_rate = 1e-12
-    train.train_and_evaluate(config, tmp_path / "imported")
-    _, variables = keras_import.read_keras_flexunet(KERAS_FILE)
-    experiment = create_experiment(config)
-    examples = experiment.index.examples("validation", config.data.slices)
-    rows = evaluate.evaluate_examples(experiment, variables, examples)
+    run_commands.train_and_evaluate(config, tmp_path / "imported")
     history = json.loads((tmp_path / "imported" / "history.json").read_text())
-    assert history[0]["val_loss"] == pytest.approx(rows["cross_entropy"].mean(), rel=1e-4)
+    expected = keras_cross_entropy(config, "validation", config.data.slices)
+    assert history[0]["val_loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_another_network_is_refused_with_the_flags_to_add(
@@ -61,14 +71,14 @@ def test_another_network_is_refused_with_the_flags_to_add(
     wanted = config.model.base_filters
     config.model.base_filters = wanted + 1
     with pytest.raises(UserError, match=f"--config.model.base_filters={wanted}"):
-        keras_import.main(config, tmp_path / "imported", [str(KERAS_FILE)])
+        import_keras(config, tmp_path / "imported")
     assert not (tmp_path / "imported").exists()
 
 
 def test_a_workdir_with_a_run_is_not_overwritten(config: ConfigDict, tmp_path: Path) -> None:
-    keras_import.main(config, tmp_path / "imported", [str(KERAS_FILE)])
+    import_keras(config, tmp_path / "imported")
     with pytest.raises(UserError, match="already holds a run"):
-        keras_import.main(config, tmp_path / "imported", [str(KERAS_FILE)])
+        import_keras(config, tmp_path / "imported")
 
 
 def test_imported_network_is_the_one_the_configuration_makes(config: ConfigDict) -> None:

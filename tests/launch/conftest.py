@@ -1,4 +1,4 @@
-"""What the launchers' tests share."""
+"""The fixture of the launchers' tests."""
 
 from pathlib import Path
 
@@ -8,5 +8,5 @@ from launchers import StandIn, make_stand_in
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> StandIn:
-    """A virtual environment whose Python does not train but writes down how it was called."""
+    """A virtual environment whose Python records how it was called instead of training."""
     return make_stand_in(tmp_path)

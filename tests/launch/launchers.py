@@ -1,4 +1,4 @@
-"""A virtual environment whose Python is a stand-in, for running launchers without training."""
+"""A virtual environment with a stand-in for Python, to run launchers without training."""
 
 import json
 import os
@@ -13,33 +13,33 @@ REPOSITORY = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class StandIn:
-    """What launchers take for an installed .venv.
+    """A folder that launchers accept as an installed .venv.
 
     Attributes:
-        environment: the variables to start a launcher with.
-        folder: gets a file for each call.
+        environment: environment variables for the launcher.
+        folder: where each call of the stand-in writes a file.
     """
 
     environment: dict[str, str]
     folder: Path
 
     def plan(self, **ends: dict[str, int | None]) -> None:
-        """Says how processes end, by `p<number>`; see stand_in.py."""
+        """Sets how the processes p0, p1, ... end; see stand_in.py."""
         plan = {name.removeprefix("p"): end for name, end in ends.items()}
         (self.folder / "plan.json").write_text(json.dumps(plan))
 
     def call(self, process: int = 0) -> dict[str, Any]:
-        """Arguments, environment and pid of a process; waits until it has begun."""
+        """Arguments, environment and pid of a process; waits until it has started."""
         path = self.folder / f"call-{process}.json"
         deadline = time.monotonic() + 30
         while not path.exists():
-            assert time.monotonic() < deadline, f"process {process} did not begin"
+            assert time.monotonic() < deadline, f"process {process} did not start"
             time.sleep(0.05)
         return json.loads(path.read_text())
 
 
 def make_stand_in(tmp_path: Path) -> StandIn:
-    """A stand-in below `tmp_path`, whose processes end with 0 until `plan` says otherwise."""
+    """A stand-in below `tmp_path` whose processes end with 0 unless `plan` changes that."""
     venv = tmp_path / "venv"
     (venv / "bin").mkdir(parents=True)
     python = venv / "bin" / "python"

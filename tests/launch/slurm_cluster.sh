@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A SLURM cluster of one node on the loopback, as root, for the tests of launch/slurm.sbatch.
+# Starts a SLURM cluster of one node on localhost, as root, for the tests of launch/slurm.sbatch.
 #   bash tests/launch/slurm_cluster.sh start FOLDER    then export SLURM_CONF=FOLDER/slurm.conf
 #   bash tests/launch/slurm_cluster.sh stop FOLDER
-# Needs Debian's slurm-wlm and munge. Partitions: `main`, and `urgent`, whose jobs send those of
-# `main` back to the queue. The node claims four GPUs, which are device files that do nothing.
+# It needs Debian's slurm-wlm and munge. Jobs of the partition `urgent` send those of `main` back to
+# the queue. The node has four simulated GPUs, which are device files that do nothing.
 set -euo pipefail
 command=${1:-} folder=$(realpath "${2:?folder}")
 
@@ -57,7 +57,7 @@ CONF
       [ "$(sinfo --noheader --partition=main --format=%T 2>/dev/null)" = idle ] && exit 0
       sleep 0.5
     done
-    echo "error: the node does not get idle; see $folder/log" >&2
+    echo "error: the node does not become idle; see $folder/log" >&2
     exit 1
     ;;
   stop)

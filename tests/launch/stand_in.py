@@ -1,9 +1,9 @@
-"""Stands in for a virtual environment's Python: writes down how it was called, and ends as told.
+"""Takes the place of a virtual environment's Python: records how it was called, then ends.
 
-STAND_IN names a folder. Every call adds the file call-<process>.json there, with its arguments and
-environment. The file `plan.json` there maps a process's number to what it does: `{"exit": 7}`, or
-`{"sigterm": 75}`: wait for SIGTERM and end with 75; None: ignore SIGTERM. Unnamed processes end
-with 0.
+STAND_IN is a folder. Every call adds the file call-<process>.json there, with its arguments and
+environment. The file plan.json there says how each process ends, by its number: `{"exit": 7}` ends
+with 7; `{"sigterm": 75}` waits for SIGTERM and ends with 75, `{"sigterm": null}` ignores SIGTERM.
+Processes that are not in the file end with 0.
 """
 
 import json

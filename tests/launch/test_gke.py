@@ -1,4 +1,4 @@
-"""launch/gke_jobset.yaml for GPUs and TPUs, and what its image is built from."""
+"""launch/gke_jobset.yaml for GPUs and for TPUs, and the files that its image is built from."""
 
 import configparser
 import re
@@ -16,7 +16,7 @@ MANIFEST = LAUNCH / "gke_jobset.yaml"
 
 
 def manifest(accelerator: str) -> dict[str, Any]:
-    """What is applied; the TPU's by the command that the file's head gives."""
+    """What kubectl gets: for TPUs the output of the command at the top of the file."""
     text = MANIFEST.read_text()
     if accelerator == "tpu":
         command = re.search(r"(sed .*) \| kubectl", text)
@@ -57,7 +57,7 @@ def test_jobset_is_valid_by_its_models(jobset: dict[str, Any]) -> None:
     models = pytest.importorskip(
         "kubeflow_trainer_api.models", reason="pip install kubeflow-trainer-api for the models"
     )
-    # The models hold a quantity in a way of their own.
+    # The models represent quantities differently.
     pod = job_of(jobset)["template"]["spec"]
     del pod["containers"][0]["resources"], pod["volumes"][1]["emptyDir"]["sizeLimit"]
     read = models.JobsetV1alpha2JobSet.model_validate(jobset)
@@ -66,7 +66,7 @@ def test_jobset_is_valid_by_its_models(jobset: dict[str, Any]) -> None:
     assert written["spec"]["replicatedJobs"] == jobset["spec"]["replicatedJobs"]
 
 
-def test_errors_end_the_set_and_all_else_starts_it_again(jobset: dict[str, Any]) -> None:
+def test_errors_end_the_set_and_everything_else_restarts_it(jobset: dict[str, Any]) -> None:
     job, policy = job_of(jobset), jobset["spec"]["failurePolicy"]
     assert job["template"]["spec"]["restartPolicy"] == "Never"  # Else podFailurePolicy is refused.
     assert job["backoffLimit"] == 0
@@ -87,7 +87,7 @@ def test_errors_end_the_set_and_all_else_starts_it_again(jobset: dict[str, Any])
     assert policy["restartStrategy"] == "BlockingRecreate"
 
 
-def test_gpu_processes_meet_at_the_first_pod() -> None:
+def test_coordinator_of_gpu_processes_is_the_first_pod() -> None:
     jobset = manifest("gpu")
     name, job = jobset["metadata"]["name"], job_of(jobset)
     (replicated,) = jobset["spec"]["replicatedJobs"]
@@ -101,7 +101,7 @@ def test_gpu_processes_meet_at_the_first_pod() -> None:
     ]
 
 
-def test_tpu_hosts_make_up_the_topology() -> None:
+def test_number_of_tpu_hosts_fits_the_topology() -> None:
     job = job_of(manifest("tpu"))
     pod = job["template"]["spec"]
     rows, columns = map(int, pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"].split("x"))
@@ -121,7 +121,7 @@ def test_batch_of_the_example_divides_over_its_devices(jobset: dict[str, Any]) -
     assert batch % (devices * job["parallelism"]) == 0
 
 
-def test_image_holds_what_it_installs() -> None:
+def test_image_has_every_file_that_is_installed() -> None:
     ignored = (LAUNCH / "Dockerfile.dockerignore").read_text().splitlines()
     kept = {line[1:] for line in ignored if line.startswith("!")}
     assert "*" in ignored

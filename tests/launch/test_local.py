@@ -1,4 +1,4 @@
-"""launch/local.sh with a stand-in for Python: what it starts, and how it ends."""
+"""launch/local.sh with a stand-in for Python: the processes it starts, and its exit codes."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ RECIPE = "--config=configs/smoke.py"
 
 def start(stand_in: StandIn, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        # A shell cannot trap what it was started to ignore.
+        # A shell cannot trap a signal that was ignored when it started.
         ["env", "--default-signal=INT", "bash", "launch/local.sh", *arguments],
         cwd=REPOSITORY,
         env=stand_in.environment | environment,
@@ -29,7 +29,7 @@ def end(launcher: subprocess.Popen[str]) -> tuple[int, str]:
     return launcher.returncode, stderr
 
 
-def test_one_process_takes_the_machine_and_the_arguments(stand_in: StandIn) -> None:
+def test_one_process_gets_the_arguments(stand_in: StandIn) -> None:
     stand_in.plan(p0={"exit": 74})
     assert end(start(stand_in, RECIPE, "--workdir=a folder", SLURM_NTASKS="8"))[0] == 74
     call = stand_in.call()
@@ -37,7 +37,7 @@ def test_one_process_takes_the_machine_and_the_arguments(stand_in: StandIn) -> N
     assert not [name for name in call["environment"] if name.startswith(("SLURM_", "JAX_"))]
 
 
-def test_simulated_devices_are_of_the_cpu(stand_in: StandIn) -> None:
+def test_simulated_devices_are_on_the_cpu(stand_in: StandIn) -> None:
     launcher = start(stand_in, "--simulate=4", RECIPE, XLA_FLAGS="--xla_dump_to=x")
     assert end(launcher)[0] == 0
     environment = stand_in.call()["environment"]
@@ -48,7 +48,7 @@ def test_simulated_devices_are_of_the_cpu(stand_in: StandIn) -> None:
     ]
 
 
-def test_processes_share_the_gpus_and_meet_on_the_loopback(stand_in: StandIn) -> None:
+def test_processes_divide_the_gpus_and_meet_on_localhost(stand_in: StandIn) -> None:
     launcher = start(
         stand_in, "--processes", "2", RECIPE, CUDA_VISIBLE_DEVICES="4,5,6,7", http_proxy="web:1"
     )
@@ -97,10 +97,10 @@ def test_no_process_outlives_one_that_failed(stand_in: StandIn) -> None:
         os.kill(stand_in.call(0)["pid"], 0)
 
 
-@pytest.mark.parametrize(
-    ("ends", "worst"), [((0, 75), 75), ((75, 74), 74), ((74, 1), 1), ((1, 75), 1), ((0, 0), 0)]
-)
-def test_the_worst_exit_code_counts(stand_in: StandIn, ends: tuple[int, int], worst: int) -> None:
+@pytest.mark.parametrize(("ends", "worst"), [((0, 75), 75), ((75, 74), 74), ((1, 74), 1)])
+def test_the_worst_exit_code_is_returned(
+    stand_in: StandIn, ends: tuple[int, int], worst: int
+) -> None:
     stand_in.plan(p0={"exit": ends[0]}, p1={"exit": ends[1]})
     assert end(start(stand_in, "--processes", "2", RECIPE))[0] == worst
 
@@ -109,8 +109,8 @@ def test_the_worst_exit_code_counts(stand_in: StandIn, ends: tuple[int, int], wo
     ("arguments", "message"),
     [
         ([], "usage: bash launch/local.sh"),
-        (["--processes"], "error: --processes: nothing is no number from 1 up"),
-        (["--simulate", "0", RECIPE], "error: --simulate: 0 is no number from 1 up"),
+        (["--processes"], "error: --processes: nothing is not a whole number of at least 1"),
+        (["--simulate", "0", RECIPE], "error: --simulate: 0 is not a whole number of at least 1"),
         (["--processes=3", RECIPE], "error: --processes 3: cannot divide 4 GPUs evenly"),
     ],
 )

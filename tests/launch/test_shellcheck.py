@@ -1,4 +1,4 @@
-"""shellcheck over every script that a launcher runs."""
+"""shellcheck on every shell script."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ SCRIPTS = sorted(
     str(path.relative_to(REPOSITORY))
     for pattern in ("launch/*.sh", "launch/*.sbatch", "tests/launch/*.sh", "benchmarks/*.sh")
     for path in REPOSITORY.glob(pattern)
-    if path.name != "venv.sh"  # Read where the others source it.
+    if path.name != "venv.sh"  # Checked where the others source it.
 )
 
 

@@ -1,6 +1,6 @@
-"""launch/slurm.sbatch on a real SLURM cluster of one node; `TEST_SLURM=1` asks for it.
+"""launch/slurm.sbatch on a real SLURM cluster of one node; runs only with `TEST_SLURM=1`.
 
-Needs root and Debian's slurm-wlm and munge.
+It needs root and Debian's slurm-wlm and munge.
 """
 
 import os
@@ -20,7 +20,7 @@ TWO_TASKS = ("--cpus-per-task=1", "--ntasks-per-node=2", "--time=60")
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not os.environ.get("TEST_SLURM"), reason="TEST_SLURM=1 asks for it"),
+    pytest.mark.skipif(not os.environ.get("TEST_SLURM"), reason="runs only with TEST_SLURM=1"),
     pytest.mark.skipif(shutil.which("slurmctld") is None, reason="slurm-wlm is not installed"),
     pytest.mark.skipif(os.geteuid() != 0, reason="SLURM's daemons need root"),
 ]
@@ -28,7 +28,7 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The variables by which SLURM's commands find the cluster."""
+    """The environment variables with which SLURM's commands find the cluster."""
     folder = tmp_path_factory.mktemp("slurm")
     subprocess.run(["bash", CLUSTER, "start", folder], check=True, timeout=120)
     yield {"SLURM_CONF": str(folder / "slurm.conf")}
@@ -60,7 +60,7 @@ class Job:
         return found[1]
 
     def wait(self, *states: str, timeout_s: float = 60) -> None:
-        """Waits until the job is in one of `states`; fails where it ends in another."""
+        """Waits until the job is in one of `states`; fails if it ends in another one."""
         deadline = time.monotonic() + timeout_s
         while (state := self.field("JobState")) not in states:
             ended = state in ("CANCELLED", "COMPLETED", "FAILED", "NODE_FAIL", "TIMEOUT")
@@ -68,7 +68,7 @@ class Job:
             time.sleep(0.2)
 
     def start_again(self) -> None:
-        """Waits until the job is back in the queue, and spares it the minutes that SLURM waits."""
+        """Waits until the job is back in the queue, and lets it start without SLURM's delay."""
         self.wait("PENDING", timeout_s=900)
         self.run("scontrol", "update", f"JobId={self.number}", "StartTime=now")
 
@@ -100,7 +100,7 @@ def test_each_process_is_given_its_devices(
         assert call["arguments"] == ["-m", "mbh_jax.main", "--distributed", *arguments]
 
 
-def test_stopped_job_is_requeued_but_not_for_ever(
+def test_stopped_job_is_requeued_a_limited_number_of_times(
     cluster: dict[str, str], stand_in: StandIn, tmp_path: Path
 ) -> None:
     stand_in.plan(p0={"sigterm": 75}, p1={"sigterm": 75})
@@ -142,7 +142,7 @@ def test_an_error_ends_the_job_with_its_code(
     assert (job.field("ExitCode"), job.field("Restarts")) == ("1:0", "0")
 
 
-def test_preempted_run_ends_with_the_undisturbed_numbers(
+def test_preempted_run_ends_with_the_same_numbers(
     cluster: dict[str, str], stand_in: StandIn, tiny_dataset_dir: Path, tmp_path: Path
 ) -> None:
     python = Path(stand_in.environment["VENV"]) / "bin" / "python"

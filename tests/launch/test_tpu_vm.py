@@ -1,4 +1,4 @@
-"""launch/tpu_vm.sh with a gcloud that copies to a folder and runs there what it should run afar."""
+"""launch/tpu_vm.sh with a stand-in for gcloud that copies to a local folder and runs there."""
 
 import subprocess
 from pathlib import Path
@@ -19,7 +19,7 @@ exit 0
 
 
 def launch(stand_in: StandIn, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Runs the launcher with a worker whose home is `tmp_path`/worker."""
+    """Runs the launcher with one worker, whose home folder is `tmp_path`/worker."""
     programs = tmp_path / "programs"
     programs.mkdir()
     (programs / "gcloud").write_text(GCLOUD)
@@ -40,7 +40,7 @@ def launch(stand_in: StandIn, tmp_path: Path, *arguments: str) -> subprocess.Com
     )
 
 
-def test_all_workers_get_this_tree_and_run_it(stand_in: StandIn, tmp_path: Path) -> None:
+def test_workers_get_the_working_tree_and_run_it(stand_in: StandIn, tmp_path: Path) -> None:
     stand_in.plan(p0={"exit": 75})
     arguments = ["--config=configs/flexunet.py", "--workdir=/mnt/a 'b' $HOME", "--mode=evaluate"]
     done = launch(stand_in, tmp_path, "pod", "europe-west4-b", *arguments)

@@ -13,8 +13,6 @@ from run_commands import finish, flags, start, start_processes, wait_for_line
 
 from mbh_jax.errors import EXIT_LOST_PROCESS, EXIT_STOPPED, UserError
 from mbh_jax.runtime import distributed
-from mbh_jax.training.checkpoints import Checkpoints
-from mbh_jax.training.setup import create_experiment
 
 CHANGES = {"train__num_epochs": 2, "train__checkpoint_every_steps": 5}
 LONGEST_END_S = 90
@@ -102,11 +100,9 @@ def test_processes_agree_on_the_step_at_which_they_stop(
     for process in processes:
         code, said = finish(process)
         assert code == EXIT_STOPPED, said
-    experiment = create_experiment(run_commands.tiny_config(tiny_dataset_dir, **changes))
-    with Checkpoints(workdir, experiment.parallel) as saved:
-        record = saved.last_record()
-        assert record is not None
-        restored = saved.restore_last(experiment.template)
+    config = run_commands.tiny_config(tiny_dataset_dir, **changes)
+    record = run_commands.last_record(config, workdir)
+    restored = run_commands.restore(config, workdir)
     batches_an_epoch = restored.arrays.step // max(record["epoch"], 1)
     assert restored.step == int(restored.arrays.step)
     assert 0 < record["epoch"] < 40

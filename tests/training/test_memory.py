@@ -36,7 +36,8 @@ def test_what_is_neither_argument_nor_result_is_workspace():
 
 DEVICES_PROGRAM = """
 import json, jax, jax.numpy as jnp
-from mbh_jax import memory, parallel
+from mbh_jax.runtime import parallel
+from mbh_jax.training import memory
 
 def step(state, batch, rng, *, axis_name):
     return state + 1, {"sum": batch["image"].sum()}
@@ -99,7 +100,7 @@ def test_a_call_of_steps_and_resident_slices_are_told(compiled, messages):
     )
 
 
-def test_a_need_beyond_the_device_is_a_warning_with_ways_out(compiled, messages, monkeypatch):
+def test_a_need_beyond_the_device_is_a_warning_with_suggestions(compiled, messages, monkeypatch):
     monkeypatch.setattr(memory, "device_capacity", lambda device: 2**20)
     memory.report(compiled, flexunet.get_config())
     assert messages()[1:] == [
@@ -109,22 +110,24 @@ def test_a_need_beyond_the_device_is_a_warning_with_ways_out(compiled, messages,
     ]
 
 
-def test_ways_out_are_valid_and_leave_out_what_is_done_already():
+def test_suggestions_are_valid_and_leave_out_what_is_done_already():
     config = flexunet.get_config()
-    assert memory.ways_out(config, 1, "gpu") == (
+    assert memory.suggestions(config, 1, "gpu") == (
         "try, in this order, --config.train.accumulate_steps=2, --config.model.remat=True, "
         "--config.model.dtype=bfloat16, --config.train.batch_size=1, --config.data.image_size=256"
     )
     config.train.update(batch_size=24, accumulate_steps=2)
     config.model.update(remat=True, dtype="bfloat16")
-    assert memory.ways_out(config, 4, "gpu") == (
+    assert memory.suggestions(config, 4, "gpu") == (
         "try, in this order, --config.train.accumulate_steps=3, --config.data.image_size=256"
     )
     config.train.update(batch_size=1, accumulate_steps=1)
     config.data.image_size = 128
-    assert memory.ways_out(config, 1, "gpu") == "a device with more memory is needed"
+    assert memory.suggestions(config, 1, "gpu") == "a device with more memory is needed"
     config.data.resident = True
-    assert memory.ways_out(config, 1, "gpu") == ("try, in this order, --config.data.resident=False")
+    assert memory.suggestions(config, 1, "gpu") == (
+        "try, in this order, --config.data.resident=False"
+    )
 
 
 def test_running_out_of_memory_is_one_line():

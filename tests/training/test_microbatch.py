@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mbh_jax.optimization.losses import Loss
 from mbh_jax.training import microbatch
-from mbh_jax.training.losses import Loss
 from mbh_jax.training.train_state import TrainState
 
 
@@ -35,8 +35,8 @@ def forward(params, model_state, batch):
 
 
 @pytest.mark.parametrize(("objective", "linear"), [(mean_square, True), (ratio, False)])
-@pytest.mark.parametrize("num_parts", [1, 2, 4])
-def test_parts_give_the_gradient_of_the_whole_batch(objective, linear, num_parts):
+@pytest.mark.parametrize("num_microbatches", [1, 2, 4])
+def test_parts_give_the_gradient_of_the_whole_batch(objective, linear, num_microbatches):
     rng = np.random.default_rng(0)
     batch = {
         "x": jnp.asarray(rng.normal(size=(8, 3)), jnp.float32),
@@ -46,8 +46,8 @@ def test_parts_give_the_gradient_of_the_whole_batch(objective, linear, num_parts
     loss = Loss(None, objective, linear)
     state = TrainState(None, params, {"mean": jnp.zeros(3)}, None, None)
     step = jax.jit(
-        lambda state, batch: microbatch.of_batch(
-            forward, loss, state, batch, total=lambda tree: tree, num_parts=num_parts
+        lambda state, batch: microbatch.accumulate_gradients(
+            forward, loss, state, batch, total=lambda tree: tree, num_microbatches=num_microbatches
         )
     )
     _, (gradient, sums) = step(state, batch)
@@ -71,8 +71,8 @@ def test_a_part_of_padding_leaves_the_model_s_state():
         "weight": jnp.array([1.0, 1, 0, 0]),
     }
     state = TrainState(None, jnp.ones(3), {"mean": jnp.zeros(3)}, None, None)
-    model_state, _ = microbatch.of_batch(
-        forward, Loss(None, ratio, False), state, batch, total=lambda tree: tree, num_parts=4
+    model_state, _ = microbatch.accumulate_gradients(
+        forward, Loss(None, ratio, False), state, batch, total=lambda tree: tree, num_microbatches=4
     )
     np.testing.assert_array_equal(model_state["mean"], np.full(3, 2.0))  # the last real row
 
@@ -89,14 +89,15 @@ def test_each_part_holds_an_equal_share_of_every_device_s_rows():
 
 DEVICES_PROGRAM = """
 import jax, jax.numpy as jnp, re
-from mbh_jax import gradients, parallel
+from mbh_jax.runtime import parallel
+from mbh_jax.training import microbatch
 
-def sums_of_parts(rows):
-    parts = gradients.split({"image": rows}, 4)["image"]
+def sums_of_microbatches(rows):
+    parts = microbatch.split({"image": rows}, 4)["image"]
     return jax.lax.scan(lambda total, part: (total, jnp.sin(part).sum()), 0.0, parts)[1]
 
 sharded = parallel.create_parallel("jit").sharded
-step = jax.jit(sums_of_parts, in_shardings=sharded)
+step = jax.jit(sums_of_microbatches, in_shardings=sharded)
 rows = jax.device_put(jnp.arange(16.0 * 3).reshape(16, 3), sharded)
 assert jnp.allclose(step(rows)[1], jnp.sin(rows[1::4]).sum(), rtol=1e-5)
 text = step.lower(rows).compile().as_text()

@@ -16,12 +16,12 @@ import numpy as np
 import pytest
 import step_runs
 
+from mbh_jax.optimization import losses
 from mbh_jax.runtime.parallel import compile_train_step, create_parallel, put_batch
-from mbh_jax.training import losses
 
 
 def run_all(runs, **what):
-    """Each of `runs`, (mode, devices, parts), in one process of 8 simulated devices."""
+    """Each of `runs`, (mode, devices, microbatches), in one process of 8 simulated devices."""
     environment = os.environ | {
         "JAX_NUM_CPU_DEVICES": "8",
         "JAX_PLATFORMS": "cpu",
@@ -103,9 +103,9 @@ def compiled_step(**changes):
     config = step_runs.tiny_config("batch")
     config.train.update(changes)
     how = create_parallel("jit", jax.devices()[:1])
-    made, state = step_runs.create(config, losses.cross_entropy_dice(), how)
+    (train_step, _), state = step_runs.create(config, losses.cross_entropy_dice(), how)
     batch = put_batch(step_runs.tiny_batch(np.random.default_rng(0)), how)
-    train = compile_train_step(made.train, how)
+    train = compile_train_step(train_step, how)
     return train.lower(state, batch, jax.random.key(0)).compile()
 
 
@@ -129,10 +129,10 @@ def test_a_batch_without_a_finite_loss_changes_nothing_but_the_count_of_steps():
     config = step_runs.tiny_config("batch")
     config.train.max_nonfinite_steps = 1
     how = create_parallel("jit", jax.devices()[:1])
-    made, start = step_runs.create(config, undefined_without_blood(), how)
+    (train_step, _), start = step_runs.create(config, undefined_without_blood(), how)
     good = step_runs.tiny_batch(np.random.default_rng(0))
     bad = good | {"label": np.zeros_like(good["label"])}
-    step = jax.jit(made.train)
+    step = jax.jit(train_step)
 
     skipped, nothing = step(start, put_batch(bad, how), jax.random.key(0))
     assert int(skipped.step) == 1
@@ -153,9 +153,9 @@ def test_a_batch_without_a_finite_loss_changes_nothing_but_the_count_of_steps():
 def test_without_steps_to_skip_nothing_is_counted():
     config = step_runs.tiny_config("none")
     how = create_parallel("jit", jax.devices()[:1])
-    made, state = step_runs.create(config, losses.cross_entropy(), how)
+    (train_step, _), state = step_runs.create(config, losses.cross_entropy(), how)
     batch = put_batch(step_runs.tiny_batch(np.random.default_rng(0)), how)
-    _, sums = jax.eval_shape(made.train, state, batch, jax.random.key(0))
+    _, sums = jax.eval_shape(train_step, state, batch, jax.random.key(0))
     assert "nonfinite_steps" not in sums
 
 

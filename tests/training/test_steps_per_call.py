@@ -9,13 +9,13 @@ import pytest
 import run_commands
 from ml_collections import ConfigDict
 
-from mbh_jax import train
+from mbh_jax.data.loader import Loader
 from mbh_jax.data.order import steps_per_epoch, train_batch
 from mbh_jax.errors import Stopped, UserError
 from mbh_jax.runtime.parallel import Batch, num_steps_of, stack_batches
 from mbh_jax.runtime.preemption import StopRequest
+from mbh_jax.train import train
 from mbh_jax.training.checkpoints import Checkpoints
-from mbh_jax.training.setup import Experiment, create_experiment
 
 STEPS = 3
 NUM_EPOCHS = 2
@@ -35,10 +35,10 @@ def call_config(dataset: Path, **changes: object) -> ConfigDict:
 def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The workdir of a run that nothing interrupted."""
     config = call_config(tiny_dataset_dir)
-    num_examples = create_experiment(config).index.num_examples("train", "all")
+    num_examples = run_commands.num_train_examples(config)
     assert steps_per_epoch(num_examples, config.train.batch_size) % STEPS
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    train.train_and_evaluate(config, workdir)
+    run_commands.train_and_evaluate(config, workdir)
     return workdir
 
 
@@ -57,9 +57,7 @@ class StopAt(StopRequest):
 
 def last_batch(workdir: Path, config: ConfigDict) -> tuple[int, int]:
     """Epoch and batch of the last checkpoint."""
-    with Checkpoints(workdir, create_experiment(config).parallel) as saved:
-        record = saved.last_record()
-    assert record is not None
+    record = run_commands.last_record(config, workdir)
     return record["epoch"], record["batch"]
 
 
@@ -70,16 +68,11 @@ def test_a_stopped_run_ends_with_the_numbers_of_an_undisturbed_one(
 ) -> None:
     workdir = tmp_path / "run"
     config = call_config(tiny_dataset_dir, train__checkpoint_every_steps=0)
-    experiment = create_experiment(config)
-    with (
-        pytest.raises(Stopped),
-        StopAt(asked) as stop,
-        Checkpoints(workdir, experiment.parallel) as saved,
-    ):
-        train.train(experiment, workdir, saved, stop)
+    with pytest.raises(Stopped), StopAt(asked) as stop:
+        train(config, workdir, stop)
     # After a whole call; the third of an epoch is of the one step that is left.
     assert last_batch(workdir, config)[1] == {1: 3, 2: 6, 3: 7}[asked]
-    train.train_and_evaluate(config, workdir)
+    run_commands.train_and_evaluate(config, workdir)
     assert run_commands.results(config, workdir) == run_commands.results(config, undisturbed)
 
 
@@ -94,19 +87,19 @@ def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(
 ) -> None:
     workdir = tmp_path / "run"
     config = call_config(tiny_dataset_dir)
-    whole, left = Experiment.train_batches, [num_batches]
+    whole, left = Loader.train_batches, [num_batches]
 
-    def until_killed(self, examples, epoch, start_batch=0) -> Iterator[Batch]:
-        for batch in whole(self, examples, epoch, start_batch):
+    def until_killed(self, examples, **which) -> Iterator[Batch]:
+        for batch in whole(self, examples, **which):
             if not left[0]:
                 raise KeyboardInterrupt
             left[0] -= 1
             yield batch
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Experiment, "train_batches", until_killed)
-        train.train_and_evaluate(config, workdir)
-    train.train_and_evaluate(config, workdir)
+        patch.setattr(Loader, "train_batches", until_killed)
+        run_commands.train_and_evaluate(config, workdir)
+    run_commands.train_and_evaluate(config, workdir)
     assert run_commands.results(config, workdir) == run_commands.results(config, undisturbed)
 
 
@@ -120,7 +113,7 @@ def test_checkpoints_come_after_the_call_that_passed_a_multiple(
 
     monkeypatch.setattr(Checkpoints, "save_last", save_last)
     config = call_config(tiny_dataset_dir, train__checkpoint_every_steps=5)
-    train.train_and_evaluate(config, tmp_path / "run")
+    run_commands.train_and_evaluate(config, tmp_path / "run")
     # Calls end at 3, 6, 7 and 10, 13, 14; 7 and 14 are ends of epochs.
     assert saved_at == [6, 7, 10, 14]
 
@@ -130,22 +123,22 @@ def test_a_loss_that_is_not_finite_is_of_the_right_step(
 ) -> None:
     workdir = tmp_path / "run"
     config = call_config(tiny_dataset_dir, train__checkpoint_every_steps=1)
-    whole, bad = Experiment.train_batches, 4
+    whole, bad = Loader.train_batches, 4
 
-    def poisoned(self, examples, epoch, start_batch=0) -> Iterator[Batch]:
-        for number, batch in enumerate(whole(self, examples, epoch, start_batch)):
+    def poisoned(self, examples, **which) -> Iterator[Batch]:
+        for number, batch in enumerate(whole(self, examples, **which)):
             factor = np.float32(np.nan if number == bad else 1)
             yield batch | {"weight": batch["weight"] * factor}
 
-    monkeypatch.setattr(Experiment, "train_batches", poisoned)
-    index = create_experiment(config).index
+    monkeypatch.setattr(Loader, "train_batches", poisoned)
+    index = Loader(config.data).index
     examples = index.examples("train", "all")
     batch = train_batch(
         examples, global_batch=config.train.batch_size, seed=config.seed, epoch=0, batch=bad
     )
     names = ", ".join(index.describe(int(example)) for example in batch)
     with pytest.raises(UserError, match=rf"of batch 5 of epoch 1 is not finite \({names}\)"):
-        train.train_and_evaluate(config, workdir)
+        run_commands.train_and_evaluate(config, workdir)
     assert last_batch(workdir, config) == (0, 3)
 
 
@@ -155,7 +148,7 @@ def test_memory_is_told_before_the_first_step_and_calls_are_traced(
     # Both in the middle of a call.
     config = call_config(tiny_dataset_dir, train__num_epochs=1, profile__steps="2:5")
     with caplog.at_level(logging.INFO):
-        train.train_and_evaluate(config, tmp_path / "run")
+        run_commands.train_and_evaluate(config, tmp_path / "run")
     told = [line for line in caplog.messages if line.startswith("memory: ")]
     assert [" in a call of 3 steps (" in line for line in told] == [True, False]
     assert list((tmp_path / "run" / "profile").rglob("*.xplane.pb"))

@@ -30,10 +30,10 @@ from jax import lax
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
 _POINTS = tuple(map(Fraction, ("0", "1", "-1", "2", "-1/2", "-2", "1/2", "-1/4", "4")))
-"""Where polynomials are evaluated, as many as needed; infinity is the last one."""
+"""Where polynomials are evaluated, as many as are needed; infinity is always the last."""
 
 TILE_ROWS = {3: 4, 5: 6, 7: 4}
-"""Rows of the result that are computed together, by the side of the kernel."""
+"""Output rows that are computed together, by the side of the kernel."""
 
 
 class Transforms(NamedTuple):
@@ -46,7 +46,7 @@ class Transforms(NamedTuple):
 
 @functools.cache
 def transforms(tile_rows: int, kernel_rows: int) -> Transforms:
-    """Of `tile_rows` rows of the result of a kernel of `kernel_rows` rows; exact fractions."""
+    """The matrices for `tile_rows` output rows of a kernel of `kernel_rows` rows."""
     points = _POINTS[: tile_rows + kernel_rows - 2]
     A = [[point**row for point in points] + [row == tile_rows - 1] for row in range(tile_rows)]
     G, B = [], []
@@ -87,7 +87,7 @@ def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 
 def _evaluated(x: jax.Array, tile_rows: int, side: int, B: np.ndarray) -> list[jax.Array]:
-    """Rows of x that tiles see, at each point: (batch, tiles, W, C) each."""
+    """The polynomials of the rows that tiles read, at each point: (batch, tiles, W, C) each."""
     height, width = x.shape[1:3]
     tiles = -(-height // tile_rows)
     seen = tile_rows + side - 1
@@ -99,7 +99,7 @@ def _evaluated(x: jax.Array, tile_rows: int, side: int, B: np.ndarray) -> list[j
 
 
 def _rows_of_tiles(x: jax.Array, tile_rows: int, seen: int) -> list[jax.Array]:
-    """The first row that each tile sees, the second, ...: (batch, tiles, W * C) each.
+    """The first row that each tile reads, the second, ...: (batch, tiles, W * C) each.
 
     Columns and channels as one long axis, over which the compiler's loops are fast.
     """
@@ -109,7 +109,7 @@ def _rows_of_tiles(x: jax.Array, tile_rows: int, seen: int) -> list[jax.Array]:
 
 
 def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]:
-    """The sums of arrays that the rows of a matrix say."""
+    """For each row of a matrix, the sum of arrays times its factors."""
     return [
         functools.reduce(
             jnp.add,
@@ -124,7 +124,7 @@ def _combine(matrix: np.ndarray, arrays: Sequence[jax.Array]) -> list[jax.Array]
 
 
 def _conv_along_columns(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """'same' convolution with a kernel of one row, two columns computed together if thin."""
+    """'same' convolution with a kernel of one row; with few channels, two columns at once."""
     features, half = kernel.shape[3], kernel.shape[1] // 2
     block = 2 if features < 32 and x.shape[2] % 2 == 0 else 1
     shifted = [jnp.pad(kernel, ((0, 0), (p, block - 1 - p), (0, 0), (0, 0))) for p in range(block)]

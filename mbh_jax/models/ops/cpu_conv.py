@@ -1,19 +1,20 @@
 """Convolution for XLA's CPU backend, where a plain `lax.conv` is far from the machine's speed.
 
-What XLA's CPU convolution does well is a long product of patches with many output channels. Each
-function here turns a shape that it does badly into one that it does well; thresholds were measured
-with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`; RESULTS.md, "Each convolution"):
+XLA's CPU convolution is fast where it is a long product of patches with many output channels. Each
+function here turns a shape for which it is slow into one for which it is fast. The thresholds were
+measured with float32 on AVX-512 cores (`benchmarks/conv_lowering.py`; the section "Each
+convolution" of `benchmarks/RESULTS.md` has the gains):
 
 - Few channels (the full-resolution levels): a product with 16 output channels spends its time on
-  gathering patches. Computing several neighbouring pixels at once, as extra output channels, shares
-  the patches among them. It costs a few products with zeros.
+  gathering patches. Several neighbouring pixels are computed at once, as extra output channels, and
+  share the patches; this costs a few products with zeros.
 - The kernel's gradient: XLA sees a convolution whose window is the whole map, and gathers its
-  patches one value at a time. Here each channel of the input is one image, and large maps are a sum
-  over stretches of rows that fit the cache: about twice as fast on maps of 64 x 64 and more.
+  patches one value at a time. Here each channel of the input is one image, and the gradient of a
+  large map is a sum over chunks of rows that fit the cache.
 - Wide kernels or many channels (most levels): a half to a third of the multiplications suffice
-  (`cook_toom`), for the result and the input's gradient: 1.4 to 1.8 times as fast.
+  (`cook_toom`), for the output and for the input's gradient.
 - Tiny maps with many channels (the deepest levels): patches and one matrix product. The input's
-  gradient is then a product with the kernel as it lies in memory: 3 to 13 times as fast.
+  gradient is then a product with the kernel in the order in which it lies in memory.
 """
 
 import functools
@@ -26,38 +27,36 @@ from jax import lax
 from mbh_jax.models.ops import cook_toom
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
-"""The one layout that XLA's CPU backend computes fast anywhere; others are slow inside loops."""
+"""The layout that XLA's CPU backend computes fast everywhere; others are slow inside loops."""
 
 TINY_MAP_CHANNELS = 256
 TINY_MAP_PIXELS = 64
 TINY_MAP_PIXELS_BACKWARD = 256
-"""Maps of at most so many pixels, between at least so many channels, become matrix products."""
+"""Most pixels of a map, and least channels on both sides, to compute it as a matrix product."""
 
 FEW_INPUT_CHANNELS = 16
 WIDE_OUTPUT_CHANNELS = 32
 MAX_BLOCK = 4
-"""Neighbouring pixels are computed together up to so many output channels, or pixels."""
+"""Neighbouring pixels are computed together up to this number of output channels, or of pixels."""
 
 FEW_PIXELS = 128
-"""With fewer pixels in all maps together, the input's gradient has the kernel as its left factor:
-2 to 3 times as fast with 32 pixels and less, no faster with 128."""
+"""With fewer pixels in all maps, the kernel is the left factor of the input's gradient."""
 
 COOK_TOOM_CHANNELS = {3: (32, 16), 5: (16, 16), 7: (3, 16)}
 COOK_TOOM_ROWS = 16
-"""Maps of at least so many rows, from and to at least so many channels (by the kernel's side)."""
+"""Least number of rows of a map, and of input and output channels by the kernel's side."""
 
 SMALL_MAP_PIXELS = 4096
-"""Up to this size the gradient of the kernel needs no stretches."""
+"""Up to this size the gradient of the kernel is not computed in row chunks."""
 
 ROWS_AT_ONCE = 16
 PIXELS_AT_ONCE = 4096
-"""One term of the kernel's gradient covers so many rows, or pixels where those are more.
+"""Rows, or pixels where those are more, of one row chunk of the kernel's gradient.
 
-Less work than that is not worth dividing among cores, more does not fit the cache.
+Less work is not worth dividing among cores, more does not fit the cache.
 """
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def conv(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
     """'same' convolution of x (B, H, W, C) with kernel (k, k, C, F) -> (B, H, W, F)."""
     if _is_tiny(x, kernel, TINY_MAP_PIXELS):
@@ -82,24 +81,15 @@ def _same_conv(
     return _padded_conv(x, kernel, dilation, padding)
 
 
-def _conv_forward(
-    x: jax.Array, kernel: jax.Array, dilation: int
-) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return conv(x, kernel, dilation), (x, kernel)
-
-
-def _conv_backward(
-    dilation: int, residuals: tuple[jax.Array, jax.Array], gradient: jax.Array
+def conv_gradients(
+    x: jax.Array, kernel: jax.Array, gradient: jax.Array, dilation: int = 1
 ) -> tuple[jax.Array, jax.Array]:
-    x, kernel = residuals
+    """Gradients of `conv` with respect to x and kernel, from that of its result (B, H, W, F)."""
     if _is_tiny(x, kernel, TINY_MAP_PIXELS_BACKWARD):
         return _patches_gradients(x, kernel, gradient, dilation)
     return _input_gradient(kernel, gradient, dilation), _kernel_gradient(
         x, gradient, kernel.shape[0], dilation
     )
-
-
-conv.defvjp(_conv_forward, _conv_backward)
 
 
 def _same_padding(kernel_size: int, dilation: int) -> tuple[int, int]:
@@ -192,7 +182,7 @@ def _kernel_gradient(
     """Gradient with respect to the kernel, (k, k, C, F).
 
     `d kernel[i, j, c, f] = sum over pixels (h, w) of x[h + i, w + j, c] * gradient[h, w, f]`, x
-    padded: a convolution over the images x[..., c] whose kernel is a stretch of `gradient`'s rows.
+    padded: a convolution over the images x[..., c] whose kernel is a chunk of `gradient`'s rows.
 
     With few features, rows are blocked in pairs or fours. A row of a block is then a channel of its
     own, in x (`channel = row in block, c`) and in the gradient (`feature = row in block, f`), and
@@ -207,10 +197,10 @@ def _kernel_gradient(
     before, after = _same_padding(kernel_size, dilation)
     block = _block_size(features) if dilation == 1 else 1
     rows = min(max(ROWS_AT_ONCE, PIXELS_AT_ONCE // width), height)
-    rows = -(-rows // block)  # of blocks in a stretch
-    stretches = -(-height // (rows * block))
-    halo = -(-(before + after) // block)  # blocks below a stretch that its last rows reach
-    blocks = stretches * rows
+    rows = -(-rows // block)  # of blocks in a chunk
+    chunks = -(-height // (rows * block))
+    halo = -(-(before + after) // block)  # blocks below a chunk that its last rows reach
+    blocks = chunks * rows
     taps = halo + 1 if dilation == 1 else kernel_size
 
     below = (blocks + halo) * block - height - before
@@ -220,9 +210,9 @@ def _kernel_gradient(
     gradient = jnp.pad(gradient, ((0, 0), (0, blocks * block - height), (0, 0), (0, 0)))
     gradient = gradient.reshape(batch, blocks, block, width, features)
 
-    def add_stretch(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
-        example, first = index // stretches, index % stretches * rows
-        # Here and not before the loop: a stretch fits the cache.
+    def add_chunk(total: jax.Array, index: jax.Array) -> tuple[jax.Array, None]:
+        example, first = index // chunks, index % chunks * rows
+        # Here and not before the loop: a chunk fits the cache.
         images = lax.dynamic_slice(
             x, (example, first, 0, 0, 0), (1, rows + halo, block, padded_width, channels)
         ).transpose(2, 4, 0, 1, 3)
@@ -239,7 +229,7 @@ def _kernel_gradient(
         return total + term, None
 
     total = jnp.zeros((block * channels, taps, kernel_size, block * features), x.dtype)
-    total, _ = lax.scan(add_stretch, total, jnp.arange(batch * stretches))
+    total, _ = lax.scan(add_chunk, total, jnp.arange(batch * chunks))
     total = total.reshape(block, channels, taps, kernel_size, block, features)
     by_distance = total.transpose(2, 0, 3, 1, 4, 5)  # taps, row in block, ...
     by_distance = by_distance.reshape(taps * block, kernel_size, channels, block, features)

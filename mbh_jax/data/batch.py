@@ -1,0 +1,38 @@
+"""What a batch holds: the one constructor for every way slices are read.
+
+A batch is a flat dict of arrays, B being this host's share of the global batch:
+    image (B, H, W, 1) int16 HU, label (B, H, W) uint8, weight (B,) float32 1 real and 0 padding,
+    example (B,) int32 row of the index (-1 padding), volume (B,) int32, slice_index (B,) int32.
+"""
+
+import numpy as np
+
+from mbh_jax.data.index import SliceIndex
+
+Batch = dict[str, np.ndarray]
+
+
+def make_batch(
+    index: SliceIndex, examples: np.ndarray, image: np.ndarray, label: np.ndarray
+) -> Batch:
+    """A batch of slices that have been read.
+
+    Args:
+        index: the dataset.
+        examples: (B,) int32, rows of the index; the last ones may be -1, padding.
+        image, label: (n, H, W), the pixels of the n real examples.
+    """
+    padding = ((0, len(examples) - len(image)), (0, 0), (0, 0))
+    is_real = examples >= 0
+    return {
+        **without_pixels(examples),
+        "image": (np.pad(image, padding) if padding[0][1] else image)[..., np.newaxis],
+        "label": np.pad(label, padding) if padding[0][1] else label,
+        "volume": np.where(is_real, index.volume[examples], -1).astype(np.int32),
+        "slice_index": np.where(is_real, index.slice_index[examples], -1).astype(np.int32),
+    }
+
+
+def without_pixels(examples: np.ndarray) -> Batch:
+    """`example` and `weight` of a batch whose pixels are on the devices already."""
+    return {"example": examples, "weight": (examples >= 0).astype(np.float32)}

@@ -1,0 +1,99 @@
+"""Batches of a dataset for this process, from its records or from its packed cache."""
+
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mbh_jax.data import resident
+from mbh_jax.data.batch import Batch
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.packed import PackedSlices
+from mbh_jax.data.resident import ResidentSlices
+
+
+class Loader:
+    """Reads batches.
+
+    Args:
+        config: the section "data" of a configuration. With `resident` the packed cache takes the
+            place of the records, and TensorFlow is not imported.
+
+    Attributes:
+        index: where each slice of the dataset is and what it holds.
+        resident: whether training batches come without pixels, which the devices hold.
+
+    Raises:
+        UserError: the dataset or, with `resident`, its packed cache is missing or damaged.
+    """
+
+    def __init__(self, config: ConfigDict):
+        self.index = SliceIndex.load(config.dir, with_records=not config.resident)
+        self.resident: bool = config.resident
+        self._image_size = config.image_size
+        self._packed = PackedSlices(self.index) if config.resident else None
+
+    def train_batches(
+        self,
+        examples: np.ndarray,
+        *,
+        global_batch: int,
+        seed: int,
+        epoch: int,
+        start_batch: int = 0,
+    ) -> Iterator[Batch]:
+        """This process's share of an epoch's shuffled batches, from `start_batch` on.
+
+        Slices of one size are resized on the device; of several sizes, on the host.
+        """
+        which = {
+            "global_batch": global_batch,
+            "seed": seed,
+            "epoch": epoch,
+            "start_batch": start_batch,
+            "host": jax.process_index(),
+            "num_hosts": jax.process_count(),
+        }
+        if self._packed is not None:
+            return resident.batches(examples, **which)
+        from mbh_jax.data import pipeline
+
+        several_sizes = len(self.index.by_in_plane_shape(examples)) > 1
+        resize_to = (self._image_size, self._image_size) if several_sizes else None
+        return pipeline.train_batches(self.index, examples, **which, resize_to=resize_to)
+
+    def eval_batches(self, examples: np.ndarray, *, global_batch: int) -> Iterator[Batch]:
+        """This process's share of `examples`, each at its scan's own size; last batches padded.
+
+        Slices come in order, those of one size after those of another. With `resident` they are
+        streamed from the packed files, so that device memory is left to training.
+        """
+        which = {
+            "global_batch": global_batch,
+            "host": jax.process_index(),
+            "num_hosts": jax.process_count(),
+        }
+        for of_one_shape in self.index.by_in_plane_shape(examples):
+            if self._packed is not None:
+                yield from self._packed.eval_batches(of_one_shape, **which)
+            else:
+                from mbh_jax.data import pipeline
+
+                yield from pipeline.eval_batches(self.index, of_one_shape, **which)
+
+    def resident_slices(
+        self, examples: np.ndarray, hold: Callable[[np.ndarray], jax.Array]
+    ) -> tuple[ResidentSlices, ...]:
+        """With `resident` the pixels of `examples` on every device, in a tuple; else an empty one.
+
+        Args:
+            examples: (n,) int32.
+            hold: copies an array to all devices.
+
+        Raises:
+            UserError: the slices are of several sizes.
+        """
+        if self._packed is None:
+            return ()
+        return (resident.load(self._packed, examples, hold),)

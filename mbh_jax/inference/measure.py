@@ -1,0 +1,121 @@
+"""What a mask says about a scan: millilitres, lesions, the ABC/2 estimate, and what to doubt."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import ndimage
+
+from mbh_jax.imageio.volume import Volume, affine_spacing_mm, voxel_volume_ml
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+
+MIN_COVERAGE_MM = 80.0
+"""A scan that covers less of the head may miss blood."""
+
+HEAD_HU = (0, 80)
+"""Where brain and blood lie; a head has many voxels there."""
+
+MIN_HEAD_FRACTION = 0.01
+"""Least fraction of the voxels of a head scan in that range."""
+
+_NEIGHBOURS = np.ones((3, 3, 3), bool)
+"""26-connectivity: voxels that share a face, an edge or a corner are one lesion."""
+
+
+class Measurement(NamedTuple):
+    """One class of a mask, or all blood together.
+
+    Attributes:
+        ml: volume.
+        num_slices: slices that hold it.
+        num_lesions: connected components (26-connectivity).
+        largest_lesion_ml: volume of the largest one; 0 without any.
+        abc2_ml: the ABC/2 estimate of the largest lesion: A its largest diameter in a slice, B the
+            largest width at right angles to it, C its slices times their distance (Kothari et al.,
+            Stroke 1996, 27:1304), all in centimetres; 0 without any.
+    """
+
+    ml: float
+    num_slices: int
+    num_lesions: int
+    largest_lesion_ml: float
+    abc2_ml: float
+
+
+def measure(mask: np.ndarray, affine: np.ndarray) -> dict[str, Measurement]:
+    """Measures each kind of blood by its short name, and "any", all blood together.
+
+    Args:
+        mask: (slices, rows, columns) label values.
+        affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
+    """
+    found = {CLASS_NAMES[label]: _measure_one(mask == label, affine) for label in FOREGROUND}
+    return found | {"any": _measure_one(mask > 0, affine)}
+
+
+def _measure_one(where: np.ndarray, affine: np.ndarray) -> Measurement:
+    if not where.any():
+        return Measurement(0.0, 0, 0, 0.0, 0.0)
+    voxel_ml = voxel_volume_ml(affine)
+    lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
+    sizes = np.bincount(lesions.ravel())[1:]
+    largest = int(sizes.argmax()) + 1
+    return Measurement(
+        ml=float(where.sum() * voxel_ml),
+        num_slices=int(where.any(axis=(1, 2)).sum()),
+        num_lesions=num_lesions,
+        largest_lesion_ml=float(sizes.max() * voxel_ml),
+        abc2_ml=abc2_ml(lesions == largest, affine),
+    )
+
+
+def abc2_ml(lesion: np.ndarray, affine: np.ndarray) -> float:
+    """The ABC/2 estimate of one lesion in mL, see `Measurement`.
+
+    Args:
+        lesion: (slices, rows, columns) bool.
+        affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
+    """
+    column_mm, row_mm, slice_mm = affine_spacing_mm(affine)
+    areas = lesion.sum(axis=(1, 2))
+    rows, columns = np.nonzero(lesion[int(areas.argmax())])
+    # Corners of the pixels, so that a lesion of one pixel has a diameter.
+    corners = np.concatenate(
+        [
+            np.stack([(columns + x) * column_mm, (rows + y) * row_mm], 1)
+            for x in (0, 1)
+            for y in (0, 1)
+        ]
+    )
+    angles = np.deg2rad(np.arange(0, 180, 3))
+    directions = np.stack([np.cos(angles), np.sin(angles)])
+    along = corners @ directions
+    widths = along.max(0) - along.min(0)
+    longest = int(widths.argmax())
+    a_mm = widths[longest]
+    b_mm = widths[(longest + len(angles) // 2) % len(angles)]
+    c_mm = np.count_nonzero(areas) * slice_mm
+    return float(a_mm * b_mm * c_mm / 2 / 1000)
+
+
+def warnings(volume: Volume, mask: np.ndarray) -> list[str]:
+    """What makes a prediction doubtful, one sentence each."""
+    found = []
+    coverage_mm = len(volume.hu) * volume.spacing_mm[2]
+    if coverage_mm < MIN_COVERAGE_MM:
+        found.append(f"the scan covers {coverage_mm:.0f} mm: blood elsewhere is not counted")
+    low, high = HEAD_HU
+    fraction = ((volume.hu >= low) & (volume.hu <= high)).mean()
+    if fraction < MIN_HEAD_FRACTION:
+        found.append(
+            f"{fraction:.1%} of the voxels are at {low} to {high} HU: this may be no head CT in HU"
+        )
+    blood = mask > 0
+    border = (blood[[0, -1]].any(), blood[:, [0, -1]].any(), blood[:, :, [0, -1]].any())
+    if any(border):
+        found.append("blood touches the border of the scan: there may be more beyond it")
+    return found
+
+
+def as_json(measurements: dict[str, Measurement]) -> dict[str, Any]:
+    """Measurements as JSON objects by class."""
+    return {name: one._asdict() for name, one in measurements.items()}

@@ -1,0 +1,37 @@
+"""What a network declares, so that a configuration can name it."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import flax.linen as nn
+from ml_collections import ConfigDict
+
+from mbh_jax.keys import Key
+
+
+def _no_problem(config: ConfigDict) -> str | None:
+    del config
+    return None
+
+
+class Architecture(NamedTuple):
+    """A network that a configuration can name.
+
+    The module that `create` makes takes an image (B, H, W, C) and `train`, `weight` and
+    `dropout_keys`, as `FlexUNet` does, and returns float32 logits (B, H, W, num_classes). Its last
+    layer is named "logits". What it needs of a device's memory is read from the compiled training
+    step (`mbh_jax.training.memory`), and is not declared here.
+
+    Attributes:
+        create: makes the module of its keys' values, `num_classes` and `axis_name`.
+        keys: its own keys in the section "model".
+        meaning: what it is, for the documentation.
+        size_divisor: of the section "model": what must divide both sides of an image.
+        problem: of the section "model": what is wrong with a combination of valid values, or None.
+    """
+
+    create: Callable[..., nn.Module]
+    keys: Mapping[str, Key]
+    meaning: str
+    size_divisor: Callable[[ConfigDict], int]
+    problem: Callable[[ConfigDict], str | None] = _no_problem

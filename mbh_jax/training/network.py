@@ -1,0 +1,198 @@
+"""A network from its configuration alone, and a trained one from where a run left it.
+
+Neither a dataset nor an optimizer nor TensorFlow is needed here: evaluation, prediction and
+`--init_from` begin with these functions.
+"""
+
+import json
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+from ml_collections import ConfigDict
+
+from mbh_jax import config as config_keys
+from mbh_jax import models, windows
+from mbh_jax.data import preprocess
+from mbh_jax.errors import UserError
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.reporting.run_files import CONFIG_FILE
+from mbh_jax.runtime.parallel import Parallel
+from mbh_jax.training.checkpoints import Checkpoints
+
+PyTree = Any
+
+NETWORK_KEYS = ("model.", "data.image_size", "data.window")
+"""Keys, or first parts of keys, that a network with given weights depends on."""
+
+WITHOUT_INFLUENCE = ("model.remat",)
+"""Of those, keys that change neither weights nor results."""
+
+
+class Network(NamedTuple):
+    """A network and its input, as pure functions of its variables.
+
+    Attributes:
+        config: the whole configuration; the sections "model" and "data" describe the network.
+        model: the Flax module.
+    """
+
+    config: ConfigDict
+    model: nn.Module
+
+    def init(self) -> dict[str, PyTree]:
+        """New variables, which depend on `config.seed`."""
+        size = self.config.data.image_size
+        channels = len(windows.PRESETS[self.config.data.window])
+        image = jnp.zeros((1, size, size, channels))
+        return dict(self.model.init(jax.random.key(self.config.seed), image))
+
+    def shapes(self) -> dict[str, PyTree]:
+        """Shapes and dtypes of the variables."""
+        return jax.eval_shape(self.init)
+
+    def input_of(self, hu: jax.Array) -> jax.Array:
+        """HU (B,H,W,1) of any number type as windows (B,S,S,C) float32, S the `image_size`."""
+        windowed = preprocess.apply_windows(hu, self.config.data.window)
+        return preprocess.resize_image(windowed, self.config.data.image_size)
+
+    def logits(self, variables: PyTree, hu: jax.Array) -> jax.Array:
+        """Logits (B,S,S,K) float32 of HU (B,H,W,1)."""
+        logits = self.model.apply(variables, self.input_of(hu), train=False)
+        assert isinstance(logits, jax.Array)
+        return logits
+
+    def predict(self, variables: PyTree, hu: jax.Array) -> jax.Array:
+        """Label values (B,H,W) uint8 on the scan's own grid, of HU (B,H,W,1)."""
+        return self.labels_of(self.logits(variables, hu), hu).astype(jnp.uint8)
+
+    def labels_of(self, logits: jax.Array, hu: jax.Array) -> jax.Array:
+        """The most probable label (B,H,W) of each pixel of HU (B,H,W,1), from logits (B,S,S,K)."""
+        return preprocess.resize_logits(logits, *hu.shape[1:3]).argmax(-1)
+
+
+class TrainedNetwork(NamedTuple):
+    """A network with variables.
+
+    Attributes:
+        network: with the configuration it was trained with.
+        variables: on the devices.
+        step: training steps taken.
+    """
+
+    network: Network
+    variables: PyTree
+    step: int
+
+
+def create_network(config: ConfigDict, *, axis_name: str | None = None) -> Network:
+    """The network that a valid configuration describes.
+
+    Args:
+        config: the whole configuration.
+        axis_name: device axis that batch statistics are taken over in training, or None.
+    """
+    return Network(config, models.create_model(config.model, NUM_CLASSES, axis_name))
+
+
+def restore_network(
+    workdir: epath.Path, parallel: Parallel, *, checkpoint: str = "best"
+) -> TrainedNetwork:
+    """The network of a run, on all devices.
+
+    Args:
+        workdir: the run's folder.
+        parallel: the devices.
+        checkpoint: "best" or "last"; of a run that has not been trained, both are the weights
+            that it was initialized with.
+
+    Raises:
+        UserError: there is no run, no such checkpoint, or it is damaged.
+    """
+    network = create_network(read_config(workdir))
+    with Checkpoints(workdir, parallel) as checkpoints:
+        restored = checkpoints.restore_variables(checkpoint, network.shapes())
+    return TrainedNetwork(network, restored.arrays, restored.step)
+
+
+def read_config(workdir: epath.Path) -> ConfigDict:
+    """The configuration of the run in `workdir`; one of an earlier version is completed.
+
+    Raises:
+        UserError: there is no run, or its configuration cannot be read.
+    """
+    path = workdir / CONFIG_FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one")
+    try:
+        config = config_keys.complete(json.loads(path.read_text()))
+    except (ValueError, AttributeError):
+        raise UserError(f"{path}: damaged: not the configuration that a run writes") from None
+    config_keys.validate(config, num_devices=1)
+    return config
+
+
+def check_same_network(config: ConfigDict, workdir: epath.Path) -> None:
+    """Refuses a configuration of another network or input than the run in `workdir` has.
+
+    Raises:
+        UserError: there is no run in `workdir`, or the networks differ; it names the keys.
+    """
+    saved = dict(config_keys.flatten(read_config(workdir)))
+    given = dict(config_keys.flatten(config))
+    changed = [
+        f"{key}: {saved.get(key)!r} -> {given.get(key)!r}"
+        for key in sorted(saved.keys() | given.keys())
+        if key.startswith(NETWORK_KEYS)
+        and key not in WITHOUT_INFLUENCE
+        and saved.get(key) != given.get(key)
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} was trained with another network or input ({'; '.join(changed)}): "
+            "leave these keys out, or --config, which the run knows by itself"
+        )
+
+
+def fit_variables(variables: PyTree, source: PyTree, where: str) -> tuple[PyTree, list[str]]:
+    """Puts the arrays of `source` into `variables` wherever they fit.
+
+    Args:
+        variables: of the new network; arrays (new values).
+        source: of the network that gives its weights; arrays.
+        where: what errors call the source.
+
+    Returns:
+        The new variables, and the names of arrays that kept their new values: those of the last
+        layer, where the two networks have other classes.
+
+    Raises:
+        UserError: another array than those of the last layer differs.
+    """
+    wanted = dict(jax.tree_util.tree_leaves_with_path(variables))
+    given = dict(jax.tree_util.tree_leaves_with_path(source))
+    left_out: list[str] = []
+    wrong: list[str] = []
+    for path in sorted(wanted.keys() | given.keys(), key=jax.tree_util.keystr):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        sizes = [
+            tuple(np.shape(arrays[path])) if path in arrays else None for arrays in (given, wanted)
+        ]
+        if sizes[0] != sizes[1]:
+            (left_out if "/logits/" in f"/{name}/" else wrong).append(
+                f"{name} {sizes[0] or 'missing'} -> {sizes[1] or 'missing'}"
+            )
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise UserError(
+            f"{where}: its weights do not fit this network ({'; '.join(wrong[:3])}{more}): only "
+            "the last layer may differ; give the keys model.* and the number of windows it was "
+            "trained with"
+        )
+    fitting = jax.tree_util.tree_map_with_path(
+        lambda path, new: given[path] if np.shape(given[path]) == np.shape(new) else new, variables
+    )
+    return fitting, left_out

@@ -1,0 +1,106 @@
+"""The files of a run: read back by csv, json, TensorBoard."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+
+from mbh_jax.reporting.run_files import RunFiles, write_history
+from mbh_jax.reporting.tensorboard import TensorBoardWriter
+
+
+def _read(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_history_files_hold_the_history(tmp_path, make_history):
+    history = make_history(6)
+    write_history(tmp_path, history)
+    losses, metrics = _read(tmp_path / "train_losses.csv"), _read(tmp_path / "train_metrics.csv")
+    assert list(losses[0]) == ["epoch", "loss", "val_loss"]
+    assert [int(row["epoch"]) for row in losses] == [1, 2, 3, 4, 5, 6]
+    for row, loss, metric in zip(history, losses, metrics, strict=True):
+        assert float(loss["loss"]) == row["loss"]
+        assert float(loss["val_loss"]) == row["val_loss"]
+        assert float(metric["val_foreground_dice"]) == row["val_foreground_dice"]
+        assert float(metric["val_dice_SDH"]) == row["val_dice_SDH"]
+        assert metric["val_dice_EDH"] == "", "a class that validation lacks"
+    assert not {"seconds", "images_per_second"} & set(metrics[0])
+    saved = json.loads((tmp_path / "history.json").read_text())
+    assert [row["seconds"] for row in saved] == [1.25] * 6
+    assert saved[0]["val_dice_EDH"] is None
+
+
+def test_a_resumed_run_writes_the_same_bytes(tmp_path, make_history):
+    history = make_history(6)
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    write_history(whole, history)
+    for epochs in (2, 4, 3, 6):
+        write_history(resumed, make_history(epochs))
+    # What history.json turned into null comes back from a checkpoint's record as None.
+    restored = json.loads((resumed / "history.json").read_text())
+    write_history(resumed, restored)
+    for name in ("train_losses.csv", "train_metrics.csv", "history.json"):
+        assert (resumed / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_config_file(tmp_path):
+    config = ConfigDict({"seed": 0, "model": {"dtype": "float32", "sizes": (1, 2)}})
+    RunFiles(tmp_path, config, 0, enabled=False)
+    assert not list(tmp_path.iterdir())
+    RunFiles(tmp_path, config, 0, enabled=True)
+    assert json.loads((tmp_path / "config.json").read_text()) == {
+        "seed": 0,
+        "model": {"dtype": "float32", "sizes": [1, 2]},
+    }
+
+
+def _accumulate(directory):
+    event_accumulator = pytest.importorskip(
+        "tensorboard.backend.event_processing.event_accumulator"
+    )
+    return event_accumulator.EventAccumulator(str(directory)).Reload()
+
+
+def test_tensorboard_reads_scalars_and_images_and_forgets_the_steps_of_a_killed_run(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
+    with TensorBoardWriter(tmp_path) as events:
+        events.image(10, "prediction", picture)
+        for step in (10, 20, 30, 40):
+            events.scalars(step, {"loss": 1 / step, "val_dice_EDH": None, "other": float("nan")})
+    with TensorBoardWriter(tmp_path, steps_taken=20) as events:
+        for step in (30, 40):
+            events.scalars(step, {"loss": 2 / step})
+
+    read = _accumulate(tmp_path)
+    assert read.Tags()["scalars"] == ["loss"]
+    scalars = read.Scalars("loss")
+    assert [event.step for event in scalars] == [10, 20, 30, 40]
+    np.testing.assert_allclose(
+        [event.value for event in scalars], [1 / 10, 1 / 20, 2 / 30, 2 / 40], rtol=1e-6
+    )
+    (image,) = read.Images("prediction")
+    assert (image.step, image.height, image.width) == (10, 5, 7)
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), picture
+    )
+
+
+def test_reporting_imports_neither_tensorflow_nor_pyplot(tmp_path):
+    program = (
+        "import sys\n"
+        "from mbh_jax.reporting import curves, overlays, progress, run_files, tables, tensorboard\n"
+        f"tensorboard.TensorBoardWriter({str(tmp_path)!r}).close()\n"
+        "print(*sorted({'tensorflow', 'matplotlib.pyplot'} & set(sys.modules)))"
+    )
+    found = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert found.stdout.strip() == ""
