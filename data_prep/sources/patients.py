@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.sources.cases import Case
-from data_prep.sources.files import SourceFile
+from data_prep.sources.files import SourceFile, normal_form
 from data_prep.sources.pictures import PngImage
 from mbh_jax.data.schema import VolumeFacts
 from mbh_jax.errors import UserError
@@ -179,7 +179,7 @@ def _by_own_list(listed: SourceFile) -> Lookup | None:
 
 def _parse(text: str) -> dict[str, str] | None:
     """Patients by volume id; None if the columns are not there, or a volume has two patients."""
-    reader = csv.DictReader(io.StringIO(text))
+    reader = csv.DictReader(io.StringIO(normal_form(text)))
     if not set(COLUMNS) <= set(reader.fieldnames or ()):
         return None
     patient_of: dict[str, str] = {}

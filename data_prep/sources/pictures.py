@@ -24,7 +24,7 @@ from data_prep.sources.files import SourceFile
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import png
 from mbh_jax.imageio.png import Rgb
-from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume
+from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume, refuse_scaled
 from mbh_jax.labels import NUM_CLASSES
 
 _BHSD_NUMBER = re.compile(r"[12]\d{5}")
@@ -108,6 +108,7 @@ def read_image(image: PngImage) -> tuple[Volume, tuple[str, ...]]:
                 f"{_size(slices[0])}: make them equal"
             )
     hu = np.stack(slices).astype(np.int16)
+    refuse_scaled(int(hu.min()), int(hu.max()), image.name)
     numbers = [volume_and_slice(PurePosixPath(file.path).stem)[1] for file in image.files]
     notes: tuple[str, ...] = ()
     if numbers != list(range(len(numbers))):

@@ -16,6 +16,7 @@ from mbh_jax.imageio.volume import (
     Volume,
     affine_distance_mm,
     affine_spacing_mm,
+    refuse_scaled,
     turn_affine_to_program,
     turn_shape_to_program,
     turn_to_program,
@@ -33,8 +34,6 @@ __all__ = [
     "write_volume",
 ]
 
-_LEAST_HU_RANGE = 20
-"""A head CT spans air to bone; what spans less is scaled to 0..1, standardised, or a mask."""
 _WHOLE_TOLERANCE = 1e-3
 """Labels that were saved with a slope come back this close to whole numbers."""
 _SAME_PLACE_MM = 0.01
@@ -66,11 +65,7 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
         raise UserError(
             f"{name}: values from {low:g} to {high:g} cannot be Hounsfield units: give CT in HU"
         )
-    if 0 < high - low <= _LEAST_HU_RANGE:
-        raise UserError(
-            f"{name}: values from {low:g} to {high:g} only: scaled, or a mask, and not Hounsfield "
-            "units: give the CT in HU"
-        )
+    refuse_scaled(float(low), float(high), name)
     if stored.dtype.kind == "f":
         stored = np.rint(stored)
     return Volume(

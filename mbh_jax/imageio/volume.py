@@ -17,8 +17,13 @@ import nibabel
 import numpy as np
 from nibabel import orientations
 
+from mbh_jax.errors import UserError
+
 PROGRAM_AXCODES = ("L", "P", "S")
 """Where (column, row, slice) of every array in the program point to."""
+
+_LEAST_HU_RANGE = 20
+"""A head CT spans air to bone; what spans less is scaled to 0..1, standardised, or a mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +50,19 @@ class Volume:
     def spacing_mm(self) -> np.ndarray:
         """(3,) float64: distance of neighbouring columns, rows and slices, in this order."""
         return affine_spacing_mm(self.affine)
+
+
+def refuse_scaled(low: float, high: float, name: str) -> None:
+    """Refuses a volume whose values span next to nothing, unless it is constant.
+
+    Raises:
+        UserError: if they do, with `name`.
+    """
+    if 0 < high - low <= _LEAST_HU_RANGE:
+        raise UserError(
+            f"{name}: values from {low:g} to {high:g} only: scaled, or a mask, and not Hounsfield "
+            "units: give the CT in HU"
+        )
 
 
 def axcodes_of(affine: np.ndarray) -> str:

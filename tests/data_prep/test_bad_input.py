@@ -299,6 +299,7 @@ PICTURES = {
     "no PNG": (b"GIF89a, really", BLACK, "not a PNG picture"),
     "truncated": (PICTURE[:-60], BLACK, "damaged PNG"),
     "coloured image": (rgb_picture(1, 2, 3), BLACK, "a coloured image"),
+    "a mask for an image": (picture_bytes(GREY % 6), BLACK, "values from 0 to 5 only: scaled, or"),
     "16 bits": (picture_bytes(GREY.astype(np.uint16)), BLACK, "grey of mode I;16: give 8 bits"),
     "one grey": (picture_bytes(GREY * 0), BLACK, "all voxels are 0"),
     "unknown colour": (PICTURE, rgb_picture(1, 2, 3), r"colour \(1, 2, 3\) stands for no class"),
@@ -321,6 +322,22 @@ def test_a_bad_picture(tmp_path, capsys, kind):
     assert re.search(message, printed)
     assert "bad.png" in printed
     assert FIX.search(printed)
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_palette_that_only_decorates_ends_the_run_even_if_bad_cases_are_skipped(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "images" / f"{name}.png").write_bytes(PICTURE)
+        (tmp_path / "masks" / f"{name}.png").write_bytes(BLACK)
+    picture = Image.fromarray(GREY % 6)
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0, 255, 0, 255])
+    picture.save(tmp_path / "masks" / "c.png")
+    arguments = ["--source", str(tmp_path), "--output", str(tmp_path / "output"), "--skip_bad"]
+    for workers in ("1", "2"):
+        printed = error_of([*arguments, "--workers", workers], capsys)
+        assert "c.png: colour (255, 0, 255) stands for no class: give --rgb_map" in printed
     assert not (tmp_path / "output").exists()
 
 

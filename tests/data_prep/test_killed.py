@@ -61,7 +61,7 @@ def kill(process):
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
-    return write_tiny_source(tmp_path_factory.mktemp("killed") / "source", 12, size=256)
+    return write_tiny_source(tmp_path_factory.mktemp("killed") / "source", 8, size=256)
 
 
 @pytest.fixture(scope="module")
