@@ -17,16 +17,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from mbh_jax.errors import UserError
-from mbh_jax.files import is_remote, move_folder
+from mbh_jax.files import move_folder
 from mbh_jax.log import log
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import checksums
+from mbh_jax.training.checkpoints_dir import checkpoints_dir
 from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
 
-CHECKPOINTS_DIR = "checkpoints"
 DAMAGED_DIR = "damaged"
 _KEPT = {"last": 2, "best": 1, "initial": 1}
 _ITEMS = ("variables", "training", "record")
@@ -56,14 +56,12 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        how: the devices; each holds all arrays, restored ones too.
+        parallel: the devices; each holds all arrays, restored ones too.
     """
 
-    def __init__(self, workdir: epath.PathLike, how: Parallel):
-        # Orbax wants an absolute path; of a bucket's, `absolute` would make a local one.
-        root = epath.Path(workdir) if is_remote(workdir) else epath.Path(workdir).absolute()
-        self._directory = root / CHECKPOINTS_DIR
-        self._parallel = how
+    def __init__(self, workdir: epath.PathLike, parallel: Parallel):
+        self._directory = checkpoints_dir(workdir)
+        self._parallel = parallel
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def __enter__(self) -> "Checkpoints":
