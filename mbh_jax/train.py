@@ -140,6 +140,8 @@ def train(
                 if record.early_stopping.has_improved:
                     checkpoints.save_best(state.variables, entry["step"], entry)
                 save_last(state, record)
+        if message := record.early_stop(config.train.num_epochs):
+            log.info(message)
 
 
 def apply_plateau_rule(training: Training, state: TrainState, val_loss: float) -> TrainState:
