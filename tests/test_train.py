@@ -224,6 +224,53 @@ def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
     assert "mean of 5" in capsys.readouterr().out
 
 
+def test_evaluations_on_two_datasets_are_both_kept(
+    config: ConfigDict,
+    undisturbed: Path,
+    tmp_path: Path,
+    make_source,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from data_prep import build_tfrecords
+
+    source = make_source()
+    enlarge_one_volume(source)
+    build_tfrecords.build(source, tmp_path / "other")
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    found = {}
+    own_dir = config.data.dir
+    # The other one first: the plain name stays that of the dataset that the run was trained on.
+    for config.data.dir in (str(tmp_path / "other"), own_dir, str(tmp_path / "other")):
+        evaluate_split(config, workdir)
+        index = Loader(config.data).index
+        assert f"dataset: {index.directory} ({index.fingerprint[:8]})" in capsys.readouterr().out
+        found[config.data.dir] = index.fingerprint
+    folders = {path.name: path for path in (workdir / "evaluation").glob("test*")}
+    assert set(folders) == {"test", f"test_{found[str(tmp_path / 'other')][:8]}"}
+    for folder in folders.values():
+        summary = json.loads((folder / "summary.json").read_text())
+        is_own = folder.name == "test"
+        expected = found[own_dir] if is_own else found[str(tmp_path / "other")]
+        assert summary["provenance"]["dataset"] == expected
+
+
+def test_imported_weights_belong_to_no_dataset_and_their_evaluations_are_kept_apart(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    initialize_from(config, workdir, undisturbed, create_parallel("pmap"))
+    evaluate_split(config, workdir)
+    results = workdir / "evaluation" / "test" / "summary.json"
+    of_another = json.loads(results.read_text())
+    of_another["provenance"]["dataset"] = "of another dataset"
+    results.write_text(json.dumps(of_another))
+    evaluate_split(config, workdir)
+    assert json.loads(results.read_text()) == of_another
+    fingerprint = Loader(config.data).index.fingerprint
+    assert (workdir / "evaluation" / f"test_{fingerprint[:8]}" / "summary.json").is_file()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -381,12 +428,12 @@ def test_a_run_that_took_no_step_may_become_another(
         interrupt_after(patch, 0)
         train_and_evaluate(config, workdir)
     assert {path.name for path in (workdir / "checkpoints" / "last").iterdir()} == {"0"}
-    config.seed = 1  # Another batch size would be compiled for a long time.
+    config.data.slices = "blood"  # Another batch size would be compiled for a long time.
     config.train.num_epochs = 1
     config.train.preview_slices = 0
     train_and_evaluate(config, workdir)
     record = last_record(config, workdir)
-    assert (record["epoch"], record["config"]["seed"]) == (1, 1)
+    assert (record["epoch"], record["config"]["data"]["slices"]) == (1, "blood")
 
 
 def test_a_disk_that_loses_what_is_written_is_found_before_the_first_step(
