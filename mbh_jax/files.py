@@ -31,6 +31,30 @@ def is_remote(path: epath.PathLike) -> bool:
     return "://" in os.fspath(path)
 
 
+def user_path(name: str, what: str) -> epath.Path:
+    """The path that a user means by `name`; a leading `~` is the home folder.
+
+    Args:
+        name: as it was given.
+        what: what errors call it, such as "--workdir".
+
+    Raises:
+        UserError: it is empty, its home folder is not known, or etils would read a local folder as
+            a bucket.
+    """
+    if not name.strip():
+        raise UserError(f"{what} is empty: give a path, or leave it out")
+    path = epath.Path(name).expanduser()
+    if os.fspath(path).startswith("~"):
+        raise UserError(
+            f"{what}={name}: no home folder is known for it: give the whole path (or ./{name} for "
+            "a folder of this name)"
+        )
+    if is_remote(path) and not is_remote(name):
+        raise UserError(f"{what}={name}: would be read as the bucket {path}: give another folder")
+    return path
+
+
 @contextlib.contextmanager
 def atomic_path(path: epath.PathLike) -> Iterator[Path]:
     """A path to write a file to, which takes the place of `path` once the block ends without error.

@@ -12,9 +12,8 @@ second Ctrl-C.
 """
 
 from absl import flags
-from etils import epath
 
-from mbh_jax import cli
+from mbh_jax import cli, files
 from mbh_jax.errors import UserError
 
 _MODE = flags.DEFINE_enum(
@@ -58,9 +57,10 @@ def main(command: cli.Command) -> None:
         distributed.refuse_unjoined_processes()
     with distributed.lost_process_errors():
         if _MODE.value == "train":
-            source = _INIT_FROM.value
+            given = _INIT_FROM.value
+            source = None if given is None else files.user_path(given, "--init_from")
             with StopRequest() as stop:
-                train(config, workdir, stop, init_from=epath.Path(source) if source else None)
+                train(config, workdir, stop, init_from=source)
                 evaluate(config, workdir, stop, split="validation", checkpoint="best")
         else:
             with StopRequest() as stop:

@@ -13,7 +13,7 @@ from mbh_jax.errors import Stopped
 from mbh_jax.log import log
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.reporting.run_files import RunFiles
-from mbh_jax.runtime import distributed
+from mbh_jax.runtime import distributed, run_lock
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
 from mbh_jax.runtime.profiling import StepProfiler
@@ -47,8 +47,8 @@ def train(
         init_from: workdir of another run, with whose weights a new run starts.
 
     Raises:
-        UserError: the configuration is wrong, the dataset missing, the workdir holds another run,
-            the loss is not finite, the devices' memory does not suffice, or the disk is full.
+        UserError: the configuration is wrong, the dataset missing, the workdir in use or that of
+            another run, the loss not finite, the devices' memory too small, or the disk full.
         Stopped: SIGTERM or Ctrl-C came; what had been done is saved.
     """
     config_keys.validate(config, jax.device_count())
@@ -58,14 +58,15 @@ def train(
     validation_examples = index.examples("validation", config.data.slices)
     num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
     parallel = create_parallel(config.parallel.mode)
-    if init_from is not None:
-        initialize_from(config, workdir, init_from, parallel)
     training = create_training(config, parallel, steps_per_epoch=num_batches)
 
     with (
         memory.out_of_memory_errors(config),
+        run_lock.locked(workdir),
         Checkpoints(workdir, parallel) as checkpoints,
     ):
+        if init_from is not None:
+            initialize_from(config, workdir, init_from, parallel)
         state, record = initialize_or_resume(training, index.fingerprint, checkpoints, workdir)
         _log_setup(training, state, len(train_examples), len(validation_examples))
         step = int(state.step)
@@ -138,8 +139,11 @@ def train(
                 progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
                 # Last, so that a run killed before does it all again.
                 if record.early_stopping.has_improved:
-                    checkpoints.save_best(state.variables, entry["step"], entry)
+                    trained_on = {"dataset": index.fingerprint}
+                    checkpoints.save_best(state.variables, entry["step"], entry | trained_on)
                 save_last(state, record)
+        if message := record.early_stop(config.train.num_epochs):
+            log.info(message)
 
 
 def apply_plateau_rule(training: Training, state: TrainState, val_loss: float) -> TrainState:

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 
 import numpy as np
 import pytest
@@ -122,3 +123,18 @@ def test_csv_leaves_out_what_does_not_exist_but_refuses_a_missing_column(tmp_pat
     assert (tmp_path / "x.csv").read_text() == "x,y,z\n,,0\n,1,0.0\n"
     with pytest.raises(KeyError):
         files.write_csv(tmp_path / "x.csv", ("x", "absent"), rows)
+
+
+def test_a_path_as_a_user_gives_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert os.fspath(files.user_path("~/runs/[a]", "--workdir")) == f"{tmp_path}/runs/[a]"
+    assert os.fspath(files.user_path("runs/~a", "--workdir")) == "runs/~a"
+    assert os.fspath(files.user_path("gs://bucket/run", "--workdir")) == "gs://bucket/run"
+    for wrong, message in (
+        ("", "--workdir is empty"),
+        (" ", "--workdir is empty"),
+        ("~no_such_user/run", "no home folder is known"),
+        ("/s3/run", "would be read as the bucket s3://run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            files.user_path(wrong, "--workdir")

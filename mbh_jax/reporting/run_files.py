@@ -21,6 +21,7 @@ from mbh_jax.reporting.tensorboard import TensorBoardWriter
 History = Sequence[Mapping[str, Any]]
 
 CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.json"
 TENSORBOARD_DIR = "tensorboard"
 
 PLOT_INTERVAL_S = 20.0
@@ -49,7 +50,7 @@ def write_history(workdir: epath.PathLike, history: History) -> None:
     workdir = epath.Path(workdir)
     files.write_csv(workdir / "train_losses.csv", LOSS_COLUMNS, history)
     files.write_csv(workdir / "train_metrics.csv", METRIC_COLUMNS, history)
-    files.write_json(workdir / "history.json", history)
+    files.write_json(workdir / HISTORY_FILE, history)
 
 
 class RunFiles:
