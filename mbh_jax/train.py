@@ -69,12 +69,16 @@ def train(
         state, record = initialize_or_resume(training, index.fingerprint, checkpoints, workdir)
         _log_setup(training, state, len(train_examples), len(validation_examples))
         step = int(state.step)
+        # A run killed after an epoch's checkpoint may lack what is written after it.
+        must_report = bool(record.history) and not record.batch
 
         def save_last(state: TrainState, record: RunRecord) -> None:
             checkpoints.save_last(state, int(state.step), record.to_json(config, index.fingerprint))
 
         with (
-            RunFiles(workdir, config, step, enabled=distributed.is_primary()) as run_files,
+            RunFiles(
+                workdir, config, step - must_report, enabled=distributed.is_primary()
+            ) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(
                 num_batches * config.train.num_epochs, step, config.train.batch_size
@@ -89,6 +93,14 @@ def train(
                 parallel=parallel,
                 workdir=workdir,
             )
+
+            def report(state: TrainState, record: RunRecord) -> None:
+                with progress.paused("pictures"):
+                    picture = preview.draw(state.variables, record.epoch)
+                    run_files.write_epoch(record.history, picture)
+
+            if must_report:
+                report(state, record)
             loop = TrainingLoop(
                 training,
                 loader,
@@ -132,14 +144,13 @@ def train(
 
                 record = record.end_epoch(entry)
                 state = apply_plateau_rule(training, state, entry["val_loss"])
-                with progress.paused("pictures"):
-                    picture = preview.draw(state.variables, record.epoch)
-                    run_files.write_epoch(record.history, picture)
-                progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
-                # Last, so that a run killed before does it all again.
+                # The whole state after the best variables: a run killed between takes the epoch
+                # again. Both before what people look at, whose failure costs no epoch.
                 if record.early_stopping.has_improved:
                     checkpoints.save_best(state.variables, entry["step"], entry)
                 save_last(state, record)
+                progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
+                report(state, record)
 
 
 def apply_plateau_rule(training: Training, state: TrainState, val_loss: float) -> TrainState:
