@@ -138,8 +138,10 @@ def train(
                     trained=record.sums,
                     validated=validated,
                 )
-                entry["train_seconds"] = trained - started
-                entry["validation_seconds"] = time.monotonic() - trained
+                entry |= {
+                    "train_seconds": trained - started,
+                    "validation_seconds": time.monotonic() - trained,
+                }
                 nonfinite.check_validation_loss(entry["val_loss"], entry["epoch"])
 
                 record = record.end_epoch(entry)

@@ -294,6 +294,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert kept == {"1", "2"}
 
 
+def test_an_epoch_whose_batches_are_all_skipped_stops_the_run(
+    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "run"
+    config.train.max_nonfinite_steps = 1000
+    whole = Loader.train_batches
+
+    def poisoned(self, examples, *, epoch, **which):
+        for batch in whole(self, examples, epoch=epoch, **which):
+            yield batch | {"weight": batch["weight"] * np.float32(np.nan if epoch else 1)}
+
+    monkeypatch.setattr(Loader, "train_batches", poisoned)
+    with pytest.raises(UserError, match=r"all \d+ batches of epoch 2 were skipped"):
+        train_and_evaluate(config, workdir)
+    assert last_record(config, workdir)["epoch"] == 1
+
+
 def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
     config: ConfigDict, tmp_path: Path
 ) -> None:

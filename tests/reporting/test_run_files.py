@@ -12,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from mbh_jax.reporting import tensorboard
 from mbh_jax.reporting.run_files import RunFiles, write_history
 from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
@@ -92,6 +93,19 @@ def test_tensorboard_reads_scalars_and_images_and_forgets_the_steps_of_a_killed_
     np.testing.assert_array_equal(
         np.asarray(Image.open(io.BytesIO(image.encoded_image_string))), picture
     )
+
+
+def test_events_written_after_the_clock_was_set_back_are_read(tmp_path, monkeypatch):
+    for now_s, steps in ((2_000_000_000.5, (10, 20)), (1_900_000_000.0, (30,)), (5.0, (40,))):
+        monkeypatch.setattr(tensorboard.time, "time_ns", lambda now_s=now_s: int(now_s * 1e9))
+        with TensorBoardWriter(tmp_path, steps_taken=steps[0] - 10) as events:
+            for step in steps:
+                events.scalars(step, {"loss": 1 / step})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        f"events.out.tfevents.2000000000.{n}.mbh_jax" for n in (5 * 10**8 + i for i in range(3))
+    ]
+    assert [event.step for event in _accumulate(tmp_path).Scalars("loss")] == [10, 20, 30, 40]
 
 
 def test_reporting_imports_neither_tensorflow_nor_pyplot(tmp_path):
