@@ -54,8 +54,9 @@ def train(
     config_keys.validate(config, jax.device_count())
     loader = Loader(config.data)
     index = loader.index
-    train_examples = index.examples("train", config.data.slices)
-    validation_examples = index.examples("validation", config.data.slices)
+    train_examples, validation_examples = (
+        index.examples(split, config.data.slices) for split in ("train", "validation")
+    )
     num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
     parallel = create_parallel(config.parallel.mode)
     if init_from is not None:
@@ -129,16 +130,14 @@ def train(
                 except Stopped:
                     save_last(state, record)
                     raise
-                step = int(state.step)
                 entry = epoch_log.entry(
                     training.loss,
                     epoch=record.epoch + 1,
-                    step=step,
-                    learning_rate=float(training.schedule(step - 1) * state.plateau.scale),
+                    step=int(state.step),
+                    learning_rate=_learning_rate(training, state),
                     trained=record.sums,
                     validated=validated,
-                )
-                entry |= {
+                ) | {
                     "train_seconds": trained - started,
                     "validation_seconds": time.monotonic() - trained,
                 }
@@ -153,6 +152,11 @@ def train(
                 save_last(state, record)
                 progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
                 report(state, record)
+
+
+def _learning_rate(training: Training, state: TrainState) -> float:
+    """That of the last step taken."""
+    return float(training.schedule(int(state.step) - 1) * state.plateau.scale)
 
 
 def apply_plateau_rule(training: Training, state: TrainState, val_loss: float) -> TrainState:
