@@ -111,7 +111,8 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
     assert pictures == ["epoch_0001", "epoch_0002", "epoch_0003"]
     assert len(list((undisturbed / "epoch_change_infer" / "epoch_0001").iterdir())) == 3
     evaluation = undisturbed / "evaluation" / "validation"
-    assert {path.name for path in evaluation.iterdir()} == {"evaluation.csv", "summary.json"}
+    names = {path.name for path in evaluation.iterdir()}
+    assert names == {"evaluation.csv", "evaluation.json", "summary.json"}
     with (undisturbed / "train_losses.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
