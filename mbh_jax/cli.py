@@ -63,6 +63,8 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Otherwise TensorFlow says at every start that oneDNN is on.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # A notebook's may name what is not installed here; pictures go to files.
+    os.environ["MPLBACKEND"] = "agg"
     overrides: list[str] = []
 
     def parse(arguments: list[str]) -> list[str]:
@@ -208,12 +210,16 @@ def _keep_compiled_programs() -> None:
     """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
     import jax
 
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        # By host: programs for one kind of CPU may not run on another.
-        jax.config.update(
-            "jax_compilation_cache_dir", str(cache / "mbh_jax" / f"xla-{platform.node()}")
-        )
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return  # A user without a home, as in a container.
+    # By host: programs for one kind of CPU may not run on another.
+    jax.config.update(
+        "jax_compilation_cache_dir", str(cache / "mbh_jax" / f"xla-{platform.node()}")
+    )
 
 
 def _workdir(name: str) -> epath.Path:

@@ -5,6 +5,7 @@ The only module that writes and renames.
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
@@ -21,6 +22,9 @@ from etils import epath
 from PIL import Image
 
 from mbh_jax.errors import UserError
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of a disk that is full, or fails."""
 
 _MAX_SUFFIX = 16
 """Characters of a suffix that a temporary name keeps, since file names may not be long."""
@@ -75,10 +79,22 @@ def atomic_path(path: epath.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(path.with_name(name))
     try:
-        yield partial
-        replace_file(partial, path)
+        with _disk_errors_named(path):
+            yield partial
+            replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _disk_errors_named(path: epath.PathLike) -> Iterator[None]:
+    """Gives the path of what is written to an error of the disk that has none: a failed write."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK_ERRORS:
+            error.filename = os.fspath(path)
+        raise
 
 
 def replace_file(whole: epath.PathLike, path: epath.PathLike) -> None:
@@ -126,7 +142,8 @@ def whole_folder(target: Path, expected: Collection[str], *, overwrite: bool) ->
     shutil.rmtree(partial, ignore_errors=True)  # What a killed run left.
     (partial / "new").mkdir(parents=True)
     try:
-        yield partial / "new"
+        with _disk_errors_named(target):
+            yield partial / "new"
         replace_folder(partial / "new", target, partial / "old")
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -7,14 +7,18 @@
 
 Run again with the same flags, a run that was stopped goes on; with --workdir alone too, since a
 workdir holds its recipe. Exit codes: 0 done, 1 an error that one line explains, 74 another process
-of the run was lost, 75 stopped by SIGTERM or Ctrl-C with everything saved, 130 interrupted by a
-second Ctrl-C.
+of the run was lost, 75 stopped with everything saved (by SIGTERM, Ctrl-C or the end of the
+terminal), 130 interrupted by Ctrl-C before the run began, or by a second one.
 """
+
+from mbh_jax.errors import UserError, end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take seconds.
 
 from absl import flags
 
 from mbh_jax import cli, files
-from mbh_jax.errors import UserError
 
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -55,6 +59,7 @@ def main(command: cli.Command) -> None:
         raise UserError("--coordinator, --num_processes and --process_id belong to --distributed")
     else:
         distributed.refuse_unjoined_processes()
+    distributed.start_devices()
     with distributed.lost_process_errors():
         if _MODE.value == "train":
             given = _INIT_FROM.value

@@ -54,8 +54,9 @@ def train(
     config_keys.validate(config, jax.device_count())
     loader = Loader(config.data)
     index = loader.index
-    train_examples = index.examples("train", config.data.slices)
-    validation_examples = index.examples("validation", config.data.slices)
+    train_examples, validation_examples = (
+        index.examples(split, config.data.slices) for split in ("train", "validation")
+    )
     num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
     parallel = create_parallel(config.parallel.mode)
     training = create_training(config, parallel, steps_per_epoch=num_batches)
@@ -70,12 +71,16 @@ def train(
         state, record = initialize_or_resume(training, index.fingerprint, checkpoints, workdir)
         _log_setup(training, state, len(train_examples), len(validation_examples))
         step = int(state.step)
+        # A run killed after an epoch's checkpoint may lack what is written after it.
+        must_report = bool(record.history) and not record.batch
 
         def save_last(state: TrainState, record: RunRecord) -> None:
             checkpoints.save_last(state, int(state.step), record.to_json(config, index.fingerprint))
 
         with (
-            RunFiles(workdir, config, step, enabled=distributed.is_primary()) as run_files,
+            RunFiles(
+                workdir, config, step - must_report, enabled=distributed.is_primary()
+            ) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(
                 num_batches * config.train.num_epochs, step, config.train.batch_size
@@ -90,6 +95,14 @@ def train(
                 parallel=parallel,
                 workdir=workdir,
             )
+
+            def report(state: TrainState, record: RunRecord) -> None:
+                with progress.paused("pictures"):
+                    picture = preview.draw(state.variables, record.epoch)
+                    run_files.write_epoch(record.history, picture)
+
+            if must_report:
+                report(state, record)
             loop = TrainingLoop(
                 training,
                 loader,
@@ -118,32 +131,36 @@ def train(
                 except Stopped:
                     save_last(state, record)
                     raise
-                step = int(state.step)
                 entry = epoch_log.entry(
                     training.loss,
                     epoch=record.epoch + 1,
-                    step=step,
-                    learning_rate=float(training.schedule(step - 1) * state.plateau.scale),
+                    step=int(state.step),
+                    learning_rate=_learning_rate(training, state),
                     trained=record.sums,
                     validated=validated,
-                )
-                entry["train_seconds"] = trained - started
-                entry["validation_seconds"] = time.monotonic() - trained
+                ) | {
+                    "train_seconds": trained - started,
+                    "validation_seconds": time.monotonic() - trained,
+                }
                 nonfinite.check_validation_loss(entry["val_loss"], entry["epoch"])
 
                 record = record.end_epoch(entry)
                 state = apply_plateau_rule(training, state, entry["val_loss"])
-                with progress.paused("pictures"):
-                    picture = preview.draw(state.variables, record.epoch)
-                    run_files.write_epoch(record.history, picture)
-                progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
-                # Last, so that a run killed before does it all again.
+                # The whole state after the best variables: a run killed between takes the epoch
+                # again. Both before what people look at, whose failure costs no epoch.
                 if record.early_stopping.has_improved:
                     trained_on = {"dataset": index.fingerprint}
                     checkpoints.save_best(state.variables, entry["step"], entry | trained_on)
                 save_last(state, record)
+                progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
+                report(state, record)
         if message := record.early_stop(config.train.num_epochs):
             log.info(message)
+
+
+def _learning_rate(training: Training, state: TrainState) -> float:
+    """That of the last step taken."""
+    return float(training.schedule(int(state.step) - 1) * state.plateau.scale)
 
 
 def apply_plateau_rule(training: Training, state: TrainState, val_loss: float) -> TrainState:

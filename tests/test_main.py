@@ -117,3 +117,22 @@ def test_everything_but_the_input_pipeline_imports_without_tensorflow() -> None:
     assert done.stdout.strip() == "True ['mbh_jax.data.pipeline', 'mbh_jax.data.records']", (
         done.stdout + done.stderr
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_run_whose_output_nobody_can_write_is_whole(
+    tiny_dataset_dir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "mbh_jax.main", "--config=configs/smoke.py"]
+    flags = [
+        f"--config.data.dir={tiny_dataset_dir}",
+        f"--workdir={tmp_path}",
+        "--config.train.num_epochs=1",
+    ]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, *flags], stdout=full, stderr=full, check=False, cwd=REPOSITORY
+        )
+    assert done.returncode == 0
+    assert (tmp_path / "evaluation" / "validation" / "summary.json").is_file()

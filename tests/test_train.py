@@ -18,6 +18,7 @@ from run_commands import (
     last_record,
     num_train_examples,
     restore,
+    results,
     train_and_evaluate,
     training_of,
 )
@@ -25,12 +26,14 @@ from run_commands import (
 from configs import smoke
 from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
+from mbh_jax.reporting.run_files import RunFiles
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
 from mbh_jax.train import train
 from mbh_jax.training import epoch_log
 from mbh_jax.training.checkpoints import Checkpoints
 from mbh_jax.training.initialize import initialize_from
+from mbh_jax.training.preview import Preview
 from mbh_jax.training.validation import validate
 
 NUM_EPOCHS = 3
@@ -114,7 +117,8 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
     assert pictures == ["epoch_0001", "epoch_0002", "epoch_0003"]
     assert len(list((undisturbed / "epoch_change_infer" / "epoch_0001").iterdir())) == 3
     evaluation = undisturbed / "evaluation" / "validation"
-    assert {path.name for path in evaluation.iterdir()} == {"evaluation.csv", "summary.json"}
+    names = {path.name for path in evaluation.iterdir()}
+    assert names == {"evaluation.csv", "evaluation.json", "summary.json"}
     with (undisturbed / "train_losses.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -158,6 +162,57 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
     tables = "evaluation/validation/evaluation.csv"
     assert (workdir / tables).read_bytes() == (undisturbed / tables).read_bytes()
+
+
+def interrupt_report(monkeypatch: pytest.MonkeyPatch, epoch: int, name: str) -> None:
+    """Makes the run end after an epoch's checkpoint: before its pictures, or after them."""
+    whole = getattr(Preview if name == "draw" else RunFiles, name)
+
+    def interrupted(self, *arguments):
+        number = arguments[1] if name == "draw" else len(arguments[0])
+        if number == epoch:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Preview if name == "draw" else RunFiles, name, interrupted)
+
+
+@pytest.mark.parametrize(("name", "epoch"), [("draw", 2), ("write_epoch", 2), ("draw", NUM_EPOCHS)])
+def test_what_a_killed_run_did_not_write_after_its_checkpoint_is_written_later(
+    config: ConfigDict,
+    undisturbed: Path,
+    tmp_path: Path,
+    *,
+    name: str,
+    epoch: int,
+) -> None:
+    workdir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_report(patch, epoch, name)
+        train_and_evaluate(config, workdir)
+    assert last_record(config, workdir)["epoch"] == epoch, "the epoch itself is saved"
+    train_and_evaluate(config, workdir)
+    assert results(config, workdir) == results(config, undisturbed)
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = accumulator.EventAccumulator(str(workdir / "tensorboard")).Reload()
+    steps = [entry["step"] for entry in json.loads((workdir / "history.json").read_text())]
+    assert [event.step for event in shown.Scalars("val_loss")] == steps
+    (tag,) = shown.Tags()["images"]
+    assert [event.step for event in shown.Images(tag)] == steps
+
+
+def test_pictures_that_cannot_be_drawn_cost_no_epoch(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    for name in ("epoch_change_infer", "tensorboard"):
+        (workdir / name).write_text("a file where a folder belongs")
+    train_and_evaluate(config, workdir)
+    for epoch in range(1, NUM_EPOCHS + 1):
+        assert f"the pictures of epoch {epoch} could not be written, the run goes on" in caplog.text
+    for name in ("train_losses.csv", "evaluation/validation/evaluation.csv"):
+        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
@@ -291,6 +346,23 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert all(np.isfinite(leaf[leaf < np.inf]).all() for leaf in state if leaf.dtype.kind == "f")
     kept = {path.name for path in (workdir / "checkpoints" / "last").iterdir() if path.is_dir()}
     assert kept == {"1", "2"}
+
+
+def test_an_epoch_whose_batches_are_all_skipped_stops_the_run(
+    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "run"
+    config.train.max_nonfinite_steps = 1000
+    whole = Loader.train_batches
+
+    def poisoned(self, examples, *, epoch, **which):
+        for batch in whole(self, examples, epoch=epoch, **which):
+            yield batch | {"weight": batch["weight"] * np.float32(np.nan if epoch else 1)}
+
+    monkeypatch.setattr(Loader, "train_batches", poisoned)
+    with pytest.raises(UserError, match=r"all \d+ batches of epoch 2 were skipped"):
+        train_and_evaluate(config, workdir)
+    assert last_record(config, workdir)["epoch"] == 1
 
 
 def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(

@@ -247,7 +247,7 @@ class Checkpoints:
                 if checksum(value) != content["checksums"][name]:
                     raise _DamagedError(f"{name}: wrong checksum")
             return found
-        except (_DamagedError, PermissionError, jax.errors.JaxRuntimeError):
+        except (_DamagedError, ImportError, PermissionError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:
             # Orbax has no type of its own for files that are missing or wrong.
