@@ -1,7 +1,6 @@
 """What the commands share: a recipe and a workdir as flags, and errors of one line."""
 
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -75,7 +74,9 @@ def run(
     def main(arguments: list[str]) -> None:
         start_logging(debug=flags.FLAGS.verbosity > 0)
         huge_pages.log_use()
-        _keep_compiled_programs()
+        from mbh_jax.runtime import xla
+
+        xla.keep_compiled_programs()
         config, workdir = _configuration(recipe_from.value if recipe_from is not None else None)
         command(Command(_with_overrides(config, overrides), workdir, arguments[1:]))
 
@@ -204,22 +205,6 @@ def _with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
 
 def _recipe() -> str:
     return config_flags.get_config_filename(flags.FLAGS["config"])
-
-
-def _keep_compiled_programs() -> None:
-    """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
-        return
-    try:
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        return  # A user without a home, as in a container.
-    # By host: programs for one kind of CPU may not run on another.
-    jax.config.update(
-        "jax_compilation_cache_dir", str(cache / "mbh_jax" / f"xla-{platform.node()}")
-    )
 
 
 def _workdir(name: str) -> epath.Path:
