@@ -69,6 +69,8 @@ def build(
         raise UserError(f"--workers {workers}: give 1 or more")
     if seed < 0:
         raise UserError(f"--seed {seed}: give 0 or more")
+    if str(output) != (name := sources.printable(str(output))):
+        raise UserError(f"--output {name}: its name is not UTF-8: give another")
     rule = splits.parse(split) if split else None
     target = output / DATASET_NAME
     if target.exists() and not overwrite:

@@ -123,8 +123,10 @@ def geometry_notes(affine: np.ndarray, *, in_mm: bool = True) -> tuple[bool, lis
         (max(in_plane), IN_PLANE_LIMITS_MM, POSSIBLE_IN_PLANE_MM, "in plane"),
         (between, SLICE_LIMITS_MM, POSSIBLE_SLICE_MM, "between slices"),
     ):
-        impossible |= not least <= spacing <= most
         note = f"{spacing:.3g} mm {where}, usual are {low:g} to {high:g} mm"
+        if not least <= spacing <= most:
+            impossible = True
+            note += ": in another unit, or a header that is wrong"
         if not low <= spacing <= high and note not in notes:
             notes.append(note)
     return impossible, notes

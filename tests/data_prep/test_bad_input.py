@@ -446,6 +446,7 @@ def in_tmp_path(tmp_path, monkeypatch):
         (["--output", "file"], r"file: cannot be written \(File exists\)"),
         (["--output", "file/output"], r"cannot be written \(Not a directory\)"),
         (["--output", "/proc/output"], r"/proc/output: cannot be written \(No such file"),
+        (["--output", "\udcbb"], "--output .*: its name is not UTF-8: give another"),
         (["--output", "full"], "full/head_ct: exists: give --overwrite"),
         (["--beam_pipeline_options", "runner=DirectRunner"], r"pip install 'mbh_jax\[beam\]'"),
     ],
