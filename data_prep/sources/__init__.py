@@ -2,7 +2,8 @@
 
 import dataclasses
 import itertools
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
 from data_prep.sources import patients
 from data_prep.sources.cases import (
@@ -15,10 +16,14 @@ from data_prep.sources.cases import (
     read_facts,
     whole_volume,
 )
-from data_prep.sources.files import SourceFile, list_files, printable
+from data_prep.sources.files import Listing, SourceFile, is_volume, list_files, printable
 from data_prep.sources.layouts import ALL_LAYOUTS, LAYOUTS
 from data_prep.sources.options import Options
+from data_prep.sources.pairing import is_picture
 from mbh_jax.errors import UserError
+
+_TEXTS = (".csv", ".json", ".md", ".txt", ".xlsx")
+"""Suffixes of files that are not expected to be volumes."""
 
 __all__ = [
     "LAYOUTS",
@@ -72,7 +77,7 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
                 f"--{option.name}: means nothing to {path}, of layout {name}: remove it, or give "
                 "another --layout"
             )
-    cases, bad_cases = LAYOUTS[name].cases(listing, root, options)
+    cases, bad_cases, notes = LAYOUTS[name].cases(listing, root, options)
     bad_cases += [
         BadCase(case.volume_id, f"{case.image.name}: its name is not UTF-8: rename it")
         for case in cases
@@ -87,7 +92,7 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
                 f"{second.image.name}): rename or remove one"
             )
     own_list = root / patients.PATIENTS_FILE
-    cases, notes = patients.assign(
+    cases, patient_notes = patients.assign(
         cases,
         options.patients,
         listing.file(own_list) if own_list in listing.files else None,
@@ -97,5 +102,20 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
         name,
         tuple(cases),
         tuple(sorted(BadCase(*map(printable, bad)) for bad in bad_cases)),
-        notes,
+        (*notes, *_ignored(listing, root), *patient_notes),
     )
+
+
+def _ignored(listing: Listing, root: PurePosixPath) -> Iterator[str]:
+    """Says if folders with volumes or pictures hold files that are neither."""
+    below = [file for file in listing.files if root in file.parents]
+    folders = {file.parent for file in below if is_volume(file) or is_picture(file)}
+    others = [
+        file
+        for file in below
+        if file.parent in folders
+        and not (is_volume(file) or is_picture(file))
+        and file.suffix.lower() not in _TEXTS
+    ]
+    if others:
+        yield f"{len(others)} files are ignored, such as {printable(str(others[0]))}"

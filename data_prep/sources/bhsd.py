@@ -38,7 +38,7 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
         Case(volume_id, volume_id, images[volume_id], labels[volume_id])
         for volume_id in images.keys() & labels.keys()
     ]
-    return good, bad
+    return Cases(good, bad)
 
 
 def find_unlabelled(listing: Listing) -> set[PurePosixPath]:
@@ -61,4 +61,4 @@ def unlabelled_cases(listing: Listing, root: PurePosixPath, options: Options) ->
             Case(volume_id, volume_id, image, None, case_label=case_label)
             for volume_id, image in images.items()
         ]
-    return good, bad
+    return Cases(good, bad)

@@ -64,8 +64,12 @@ class BadCase(NamedTuple):
     reason: str
 
 
-Cases = tuple[list[Case], list[BadCase]]
-"""What a layout finds."""
+class Cases(NamedTuple):
+    """What a layout finds; `notes` are what is worth saying about it."""
+
+    good: list[Case]
+    bad: list[BadCase]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,14 @@ class Listing:
             return SourceFile(self.members[name], str(self.path))
         return SourceFile(str(self.path / name))
 
+    @functools.cached_property
+    def by_folder(self) -> Mapping[PurePosixPath, list[PurePosixPath]]:
+        """`files` by the folder that they lie in."""
+        folders: dict[PurePosixPath, list[PurePosixPath]] = {}
+        for file in self.files:
+            folders.setdefault(file.parent, []).append(file)
+        return folders
+
     def describe(self) -> str:
         """What is there, for a user who expected a data set."""
         if not self.files:

@@ -68,7 +68,7 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
             found = labels.get(volume_id)
             label = NiftiLabel((found,), values.value_of, values.ignore) if found else None
             good.append(Case(volume_id, volume_id, image, label, given_split=split))
-    return good, bad
+    return Cases(good, bad)
 
 
 def _read_labels(listing: Listing, root: PurePosixPath) -> _Labels:

@@ -9,14 +9,12 @@ from data_prep.sources.files import Listing, SourceFile, is_volume, stem
 
 def volumes_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, str]:
     """NIfTI files in a folder, and their names, as `unique` takes them."""
-    return {file: stem(file) for file in listing.files if file.parent == folder and is_volume(file)}
+    return {file: stem(file) for file in listing.by_folder.get(folder, ()) if is_volume(file)}
 
 
 def pictures_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, str]:
     """PNG files in a folder, and their names, as `unique` takes them."""
-    return {
-        file: stem(file) for file in listing.files if file.parent == folder and is_picture(file)
-    }
+    return {file: stem(file) for file in listing.by_folder.get(folder, ()) if is_picture(file)}
 
 
 def is_picture(file: PurePosixPath) -> bool:

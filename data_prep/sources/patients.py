@@ -179,12 +179,15 @@ def _by_own_list(listed: SourceFile) -> Lookup | None:
 
 def _parse(text: str) -> dict[str, str] | None:
     """Patients by volume id; None if the columns are not there, or a volume has two patients."""
-    reader = csv.DictReader(io.StringIO(normal_form(text)))
-    if not set(COLUMNS) <= set(reader.fieldnames or ()):
+    try:
+        rows = list(csv.DictReader(io.StringIO(normal_form(text))))
+    except csv.Error:
         return None
     patient_of: dict[str, str] = {}
-    for row in reader:
-        volume_id, patient_id = row["volume_id"].strip(), (row["patient_id"] or "").strip()
+    for row in rows:
+        if not set(COLUMNS) <= row.keys():
+            return None
+        volume_id, patient_id = ((row[column] or "").strip() for column in COLUMNS)
         if patient_of.setdefault(volume_id, patient_id) != patient_id:
             return None
-    return patient_of
+    return patient_of or None

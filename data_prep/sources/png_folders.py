@@ -64,7 +64,7 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
                     given_split=given_split,
                 )
             )
-    return good, bad
+    return Cases(good, bad)
 
 
 def _folders(listing: Listing) -> set[PurePosixPath]:

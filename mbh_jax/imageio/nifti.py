@@ -117,32 +117,42 @@ def read_label_like(
             f"{name}: value {ignore} ('ignore') marks voxels that nobody has labelled, which are "
             "of no class: give the case with all voxels labelled, or remove it"
         )
-    turned = turn_to_program(_checked_label(stored, name), header.axcodes)
-    shape = tuple(turned.shape)[::-1]
-    image_affine = turn_affine_to_program(image.affine, image.shape)
-    affine = turn_affine_to_program(header.affine, header.shape)
-    if shape != tuple(turn_shape_to_program(image.shape, image.axcodes))[::-1]:
-        swapped = " (its axes are swapped)" if sorted(header.shape) == sorted(image.shape) else ""
+    axcodes, notes = _label_axcodes(header, image, name)
+    return turn_to_program(_checked_label(stored, name), axcodes), notes
+
+
+def _label_axcodes(label: Header, image: Header, name: str) -> tuple[str, tuple[str, ...]]:
+    """By which axis codes a label is to be turned to lie on its turned image, and notes."""
+    is_same_shape = label.shape == image.shape
+    is_same_axes = label.axcodes == image.axcodes
+    if is_same_shape:
+        distance_mm = affine_distance_mm(image.affine, label.affine, image.shape)
+        if distance_mm <= _SAME_PLACE_MM:
+            return image.axcodes, ()
+        if is_same_axes:
+            return image.axcodes, (
+                f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
+                f"({image.axcodes} and {label.axcodes}): the image's is kept",
+            )
+    turned_shape = turn_shape_to_program(image.shape, image.axcodes)
+    if is_same_axes or turn_shape_to_program(label.shape, label.axcodes) != turned_shape:
+        swapped = " (its axes are swapped)" if sorted(label.shape) == sorted(image.shape) else ""
         raise UserError(
-            f"{name}: label of shape {header.shape}{swapped}, its image {image.shape}: they must "
+            f"{name}: label of shape {label.shape}{swapped}, its image {image.shape}: they must "
             "be equal"
         )
-    distance_mm = affine_distance_mm(image_affine, affine, shape)
-    if header.axcodes != image.axcodes:
-        if distance_mm > _ON_GRID_VOXELS * affine_spacing_mm(image_affine).min():
-            raise UserError(
-                f"{name}: stored as {header.axcodes}, its image as {image.axcodes}, and by their "
-                f"affines the voxels lie up to {distance_mm:.1f} mm apart: write the label on the "
-                "image's grid"
-            )
-        note = f"image stored as {image.axcodes}, label as {header.axcodes}"
-        return turned, (f"{note}: each is turned by its own affine",)
-    if distance_mm > _SAME_PLACE_MM:
-        return turned, (
-            f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
-            f"({image.axcodes} and {header.axcodes}): the image's is kept",
+    turned_affine = turn_affine_to_program(image.affine, image.shape)
+    distance_mm = affine_distance_mm(
+        turned_affine, turn_affine_to_program(label.affine, label.shape), turned_shape[::-1]
+    )
+    if distance_mm > _ON_GRID_VOXELS * affine_spacing_mm(turned_affine).min():
+        raise UserError(
+            f"{name}: stored as {label.axcodes}, its image as {image.axcodes}, and by their "
+            f"affines the voxels lie up to {distance_mm:.1f} mm apart: write the label on the "
+            "image's grid"
         )
-    return turned, ()
+    note = f"image stored as {image.axcodes}, label as {label.axcodes}"
+    return label.axcodes, (f"{note}: each is turned by its own affine",)
 
 
 def write_label(path: Path, label: np.ndarray, like: Volume) -> None:

@@ -335,9 +335,8 @@ def test_a_palette_that_only_decorates_ends_the_run_even_if_bad_cases_are_skippe
     picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0, 255, 0, 255])
     picture.save(tmp_path / "masks" / "c.png")
     arguments = ["--source", str(tmp_path), "--output", str(tmp_path / "output"), "--skip_bad"]
-    for workers in ("1", "2"):
-        printed = error_of([*arguments, "--workers", workers], capsys)
-        assert "c.png: colour (255, 0, 255) stands for no class: give --rgb_map" in printed
+    printed = error_of(arguments, capsys)
+    assert "c.png: colour (255, 0, 255) stands for no class: give --rgb_map" in printed
     assert not (tmp_path / "output").exists()
 
 

@@ -250,8 +250,10 @@ def test_mbhseg25_annotators(mbhseg25):
     for (case_id, annotator), label in labels.items():
         volume = volumes[f"{case_id}_annot_{annotator}"]
         np.testing.assert_array_equal(volume.label, in_program(label))
-    _, volumes = read_all(path, options=sources.Options(annotator="2"))
+    found, volumes = read_all(path, options=sources.Options(annotator="2"))
     assert list(volumes) == ["ID_0_ID_0"]
+    note = "1 cases are left out, which annotator 2 has not labelled, such as ID_1_ID_1"
+    assert found.notes[0] == note
     np.testing.assert_array_equal(volumes["ID_0_ID_0"].label, in_program(labels["ID_0_ID_0", 2]))
     with pytest.raises(UserError, match="--annotator 3: give majority, all or one of 1, 2, 5"):
         read_all(path, options=sources.Options(annotator="3"))

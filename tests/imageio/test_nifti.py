@@ -177,6 +177,22 @@ def test_a_label_is_read_on_its_images_grid():
     label, (note,) = read_label_like(io.BytesIO(on_other), image)
     np.testing.assert_array_equal(label, expected)
     assert note == "image stored as LAS, label as RSA: each is turned by its own affine"
+    # Nearly halfway between two axes, rounding may change the codes but not the place.
+    codes = []
+    for degrees in (44.99999, 45.00001):
+        angle = np.deg2rad(degrees)
+        turn = np.eye(4)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        halfway = turn @ np.diag([0.5, 0.5, 5.0, 1.0])
+        content = nifti_bytes(np.zeros((4, 5, 3), np.int16), halfway, qform_only=False)
+        codes.append(read_header(io.BytesIO(content)))
+    assert codes[0].axcodes != codes[1].axcodes
+    content = nifti_bytes(stored, halfway, qform_only=False)
+    by_own, _ = read_label(io.BytesIO(content))
+    for image_header in codes:
+        label, notes = read_label_like(io.BytesIO(content), image_header)
+        assert notes == ()
+        assert np.array_equal(label, by_own) == (image_header.axcodes == codes[1].axcodes)
     # On other axes, and elsewhere.
     other[0, 3] += 1
     with pytest.raises(
