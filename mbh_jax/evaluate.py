@@ -1,5 +1,6 @@
 """Evaluation of a split: predict its volumes, then score their masks."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -140,10 +141,10 @@ def _results_dir(
         trained_on: fingerprint of the dataset that the network was trained on, if that is known.
     """
     directory = workdir / "evaluation" / name
-    try:
-        found = json.loads((directory / "summary.json").read_text())["provenance"]["dataset"]
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        found = None
+    before, found = directory / "summary.json", None
+    if before.exists():
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # Of an earlier version.
+            found = json.loads(before.read_text())["provenance"]["dataset"]
     if {trained_on, found} <= {dataset, None}:
         return directory
     return directory.with_name(f"{name}_{dataset[:8]}")

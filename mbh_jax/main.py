@@ -37,7 +37,7 @@ _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of this run; see docs/launching.md."
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT where process 0 listens; schedulers say it by themselves."
+    "coordinator", None, "HOST:PORT where process 0 listens; under a scheduler it is found."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)

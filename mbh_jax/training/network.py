@@ -156,7 +156,7 @@ def check_same_network(config: ConfigDict, workdir: epath.Path) -> None:
     if changed:
         raise UserError(
             f"{workdir} was trained with another network or input ({'; '.join(changed)}): "
-            "leave these keys out, or --config, which the run knows by itself"
+            "leave out these keys, or leave out --config: the workdir holds the configuration"
         )
 
 
