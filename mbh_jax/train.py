@@ -37,8 +37,8 @@ def train(
 ) -> None:
     """Trains what `config` describes.
 
-    A run that was begun in `workdir` goes on where its last checkpoint stands, with the numbers it
-    would have had without the interruption.
+    A run that has begun in `workdir` goes on from its last checkpoint, with the numbers it would
+    have had without the interruption.
 
     Args:
         config: the recipe.
