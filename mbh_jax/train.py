@@ -78,7 +78,10 @@ def train(
 
         with (
             RunFiles(
-                workdir, config, step - must_report, enabled=distributed.is_primary()
+                workdir,
+                config,
+                steps_kept=step - 1 if must_report else step,
+                enabled=distributed.is_primary(),
             ) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(
