@@ -18,7 +18,7 @@ from mbh_jax.evaluation import summary
 from mbh_jax.evaluation.confusion import mask_confusion
 from mbh_jax.imageio.volume import voxel_volume_ml
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.log import log, print_table
+from mbh_jax.log import log
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.runtime import distributed
@@ -126,7 +126,7 @@ def evaluate(
     )
     summary.write_evaluation(directory, found)
     log.info("wrote %s", directory)
-    print_table(tables.format_table(found))
+    tables.print_table(found)
 
 
 def _results_dir(
