@@ -30,8 +30,8 @@ _MODE = flags.DEFINE_enum(
 _INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "Workdir of another run: a new run starts with the weights of its config.eval.checkpoint; one "
-    "that has begun goes on.",
+    "Workdir of another run, or a bundle: a new run starts with the weights of its "
+    "config.eval.checkpoint; one that has begun goes on.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of this run; see docs/launching.md."

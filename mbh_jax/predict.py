@@ -46,7 +46,7 @@ def predict_scans(
     is written while a third is on the device.
 
     Args:
-        models: workdirs of runs; of several, the mean of their probabilities decides.
+        models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
         scans: what to predict.
         output: folder of the results.
         checkpoint: "best" or "last".
@@ -192,7 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--model",
         action="append",
         required=True,
-        help="workdir of a run; given several times, their probabilities are averaged",
+        help="workdir of a run, or a bundle; given several times, their probabilities are averaged",
     )
     parser.add_argument(
         "--input", type=Path, required=True, help="a scan, or a folder with scans at any depth"

@@ -158,7 +158,7 @@ def initialize_from(
     Args:
         config: what the run is to be; `config.eval.checkpoint` says which checkpoint of `source`.
         workdir: the run's folder.
-        source: the folder of another run.
+        source: the folder of another run, or a bundle.
         parallel: the devices that hold the weights.
 
     Raises:
