@@ -170,7 +170,7 @@ def crop_to_masks(*masks: np.ndarray) -> list[np.ndarray]:
     shapes = {mask.shape for mask in masks}
     if len(shapes) != 1 or masks[0].ndim != 3:
         raise ValueError(f"masks of one shape (slices, rows, columns) are needed, not {shapes}")
-    box = []
+    box: list[slice] = []
     for axis in range(3):
         # The axes before this one are cropped already.
         others = tuple(other for other in range(3) if other != axis)

@@ -6,6 +6,8 @@ mask and others. In each it is a few triangles, by marching cubes (Lorensen and 
 https://github.com/google-deepmind/surface-distance, `lookup_tables.py`), so that areas are equal.
 """
 
+import itertools
+
 import numpy as np
 
 _BITS = np.array([128, 64, 32, 16, 8, 4, 2, 1]).reshape(2, 2, 2)
@@ -60,8 +62,9 @@ def neighbourhood_codes(mask: np.ndarray) -> np.ndarray:
     padded = np.pad(mask, 1).astype(np.uint8)
     codes = np.zeros(np.add(mask.shape, 1), np.uint8)
     slices, rows, columns = codes.shape
-    for (i, j, k), bit in np.ndenumerate(_BITS):
-        codes += padded[i : i + slices, j : j + rows, k : k + columns] * np.uint8(bit)
+    for i, j, k in itertools.product(range(2), repeat=3):
+        bit = np.uint8(_BITS[i, j, k])
+        codes += bit * padded[i : i + slices, j : j + rows, k : k + columns]
     return codes
 
 
