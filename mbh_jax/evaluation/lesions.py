@@ -12,7 +12,8 @@ import numpy as np
 from scipy import ndimage
 
 SIZE_LIMITS_ML = (1.0, 5.0, 30.0)
-"""Limits of the size groups in mL. From 30 mL on, surgery is considered for some kinds of blood."""
+"""Limits of the size groups in mL. An EDH above 30 mL is to be evacuated (Bullock et al.,
+Neurosurgery 58 (2006) S2-7)."""
 
 SIZE_NAMES = ("<1 mL", "1-5 mL", "5-30 mL", ">30 mL")
 """Size groups; a lesion of exactly 1 or 5 mL is in the larger group, one of 30 mL in "5-30 mL"."""

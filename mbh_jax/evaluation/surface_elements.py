@@ -60,8 +60,8 @@ def neighbourhood_codes(mask: np.ndarray) -> np.ndarray:
         holds voxels (i-1, j-1, k-1) to (i, j, k), and its centre is their common corner.
     """
     padded = np.pad(mask, 1).astype(np.uint8)
-    codes = np.zeros(np.add(mask.shape, 1), np.uint8)
-    slices, rows, columns = codes.shape
+    slices, rows, columns = (size + 1 for size in mask.shape)
+    codes = np.zeros((slices, rows, columns), np.uint8)
     for i, j, k in itertools.product(range(2), repeat=3):
         bit = np.uint8(_BITS[i, j, k])
         codes += bit * padded[i : i + slices, j : j + rows, k : k + columns]
