@@ -24,9 +24,6 @@ from mbh_jax.evaluation import surface_elements
 
 HD95_PERCENTILE = 95.0
 
-TOLERANCES_MM = (1.0, 2.0)
-"""Tolerances at which surface Dice is reported. One wrong slice of 5 mm fails both."""
-
 _ROUNDING_MM = 1e-5
 """Distances this far above a tolerance count as within: a NIfTI affine has single precision."""
 
