@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from mbh_jax.evaluation import volumes
+from mbh_jax.inference.measure import abc2_ml
 
 NAN = float("nan")
 
@@ -54,3 +55,15 @@ def test_no_healthy_head_is_no_result() -> None:
     found = volumes.false_blood(np.array([0.0, 3.0]), np.array([1.0, 2.0]))
     assert (found.num_cases, found.num_with_false, found.total_ml) == (0, 0, 0)
     assert np.isnan([found.mean_ml, found.median_ml, found.max_ml]).all()
+
+
+def test_abc2_of_diameters_and_slices() -> None:
+    """T10: A 40 mm, B 30 mm, six slices of 5 mm; an ellipsoid of these axes is pi/3 as large."""
+    rows, columns = np.abs(np.indices((64, 84)) - np.array([31.5, 41.5])[:, None, None])
+    rhombus = columns / 40.5 + rows / 30.5 <= 1
+    assert (np.ptp(np.nonzero(rhombus)[1]) + 1, np.ptp(np.nonzero(rhombus)[0]) + 1) == (80, 60)
+    found_ml = abc2_ml(np.stack([rhombus] * 6), np.diag([0.5, 0.5, 5.0, 1.0]))
+    assert found_ml == pytest.approx(18)
+    ellipsoid_ml = np.pi / 6 * 4 * 3 * 3
+    assert ellipsoid_ml == pytest.approx(18.850, abs=1e-3)
+    assert found_ml / ellipsoid_ml == pytest.approx(3 / np.pi)
