@@ -14,8 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mbh_jax import files
+from mbh_jax import __version__, files
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.imageio import seg
+from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import Scan, find_scans
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.log import log, start_logging
@@ -43,8 +45,8 @@ def predict_scans(
     """Predicts scans that are not predicted yet, and writes volumes.csv over all of them.
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
-    with blood, and last `<name>.json`, which says that the scan is done. One scan is read and one
-    is written while a third is on the device.
+    with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
+    says that the scan is done. One scan is read and one is written while a third is on the device.
 
     Args:
         models: workdirs of runs; of several, the mean of their probabilities decides.
@@ -59,13 +61,16 @@ def predict_scans(
         What was wrong with the scans that could not be predicted, a line each.
 
     Raises:
-        UserError: a model cannot be used, or the results there are of other models or settings.
+        UserError: a model cannot be used, a package for DICOM is missing, or the results there are
+            of other models or settings.
         Stopped: SIGTERM or Ctrl-C came; what was written is whole.
     """
     from mbh_jax.inference.predictor import load
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
 
+    if any(scan.series for scan in scans):
+        seg.check_installed()
     predictor = load(*models, checkpoint=checkpoint, batch_size=batch_size, mirror=mirror)
     made_by = {
         "models": [
@@ -156,7 +161,28 @@ def _write(output: Path, scan: Scan, prediction: Any, made_by: dict[str, Any]) -
         "warnings": prediction.warnings,
         "made_by": made_by,
     }
+    if scan.series is not None:
+        report["dicom_seg"] = _write_seg(output, scan.name, scan.series, prediction, made_by)
     files.write_json(output / f"{scan.name}.json", report)
+
+
+def _write_seg(
+    output: Path, name: str, series: Series, prediction: Any, made_by: dict[str, Any]
+) -> str:
+    """Writes a DICOM SEG; returns the name of the file, or why there is none."""
+    path = output / f"{name}.seg.dcm"
+    path.unlink(missing_ok=True)  # Of another model, which may have found blood.
+    model = ", ".join(f"{one['workdir']} step {one['step']}" for one in made_by["models"])
+    reason = "no blood found"
+    volume, mask = prediction.volume, prediction.mask
+    if mask.any():
+        try:
+            seg.write_seg(path, mask, volume, series, model=model, version=__version__)
+            return path.name
+        except UserError as error:
+            reason = str(error)
+    log.info("%s: no DICOM SEG written: %s", name, reason)
+    return f"not written: {reason}"
 
 
 def _write_table(output: Path, scans: Sequence[Scan]) -> None:
@@ -196,9 +222,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="workdir of a run; given several times, their probabilities are averaged",
     )
     parser.add_argument(
-        "--input", type=Path, required=True, help="a scan, or a folder with scans at any depth"
+        "--input",
+        type=Path,
+        required=True,
+        help="a scan (NIfTI or DICOM), or a folder with scans at any depth",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--series",
+        metavar="TEXT",
+        help="of DICOM series, predict only those whose description holds TEXT",
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
         "--tta",
@@ -213,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
-        scans = find_scans(chosen.input)
+        scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
         problems = predict_scans(
             chosen.model,
             scans,
