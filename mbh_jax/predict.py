@@ -116,10 +116,10 @@ def _read_ahead(scans: Sequence[Scan]) -> Iterator[tuple[Scan, Any]]:
 
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, scans[0]) if scans else None
-        for scan, following in zip(scans, [*scans[1:], None], strict=True):
+        for number, scan in enumerate(scans, 1):
             assert coming is not None
             volume = coming.result()
-            coming = reader.submit(read, following) if following else None
+            coming = reader.submit(read, scans[number]) if number < len(scans) else None
             yield scan, volume
 
 

@@ -25,6 +25,8 @@ from mbh_jax.imageio.volume import (
 _ORIENTATION_TOLERANCE = 1e-3
 _PIXEL_TOLERANCE_MM = 1e-4
 _AIR_HU = -1024
+_MAX_VOXELS = 1 << 28
+"""1,024 slices of 512 x 512: a series that says more is no head, or would fill the memory."""
 
 
 class Series(NamedTuple):
@@ -60,8 +62,8 @@ def find_series(paths: Iterable[Path], *, wanted: str | None = None) -> Found:
 
     Args:
         paths: DICOM files in any order.
-        wanted: take only series whose name holds this text, and these whatever body part they are
-            said to show.
+        wanted: take only series whose description holds this text (punctuation and case do not
+            matter), and these whatever body part they are said to show.
 
     Raises:
         UserError: pydicom is not installed.
@@ -100,9 +102,16 @@ def read_volume(series: Series) -> Volume:
     """Reads the pixels of a series.
 
     Raises:
-        UserError: a file is damaged, its compression is not supported, or its values cannot be HU.
+        UserError: a file is damaged, its compression is not supported, its values cannot be HU, or
+            the series is too large for a head.
     """
     stack = series.stack
+    rows, columns = stack.slices[0].shape
+    if len(stack.slices) * rows * columns > _MAX_VOXELS:
+        raise UserError(
+            f"{series.name}: {len(stack.slices)} slices of {rows} x {columns} are too many for a "
+            "head: choose others by --series"
+        )
     hu = np.empty((len(stack.slices), *stack.slices[0].shape), np.int16)
     opened: tuple[Path | None, Any] = (None, None)
     for index, one in enumerate(stack.slices):
@@ -141,7 +150,7 @@ def _add(image: Slice, groups: list[list[Slice]]) -> None:
 
 def _name(images: Sequence[Slice]) -> str:
     """The same for the same images, in whatever order and folder they come."""
-    uids = sorted((one.sop_uid or str(one.path), one.frame) for one in images)
+    uids = sorted({(one.sop_uid or str(one.path), one.frame) for one in images})
     return dicom_header.series_name(images[0].description, uids)
 
 
@@ -150,15 +159,22 @@ def _reason(first: Slice, name: str, wanted: str | None) -> str:
     if not dicom_geometry.is_axial(first.orientation):
         return "not axial"
     if wanted is not None:
-        return "" if wanted.lower() in name.lower() else f"not --series {wanted}"
+        matches = dicom_header.name_part(wanted).lower() in name.lower()
+        return "" if matches else f"not --series {wanted}"
     if dicom_header.other_body_part(first.body_part):
         return f"shows {first.body_part}, not the head: --series predicts it all the same"
     return ""
 
 
 def _open(path: Path) -> Any:
+    pydicom = dicom_file.import_pydicom()
     try:
-        return dicom_file.import_pydicom().dcmread(path, force=True)
+        data = pydicom.dcmread(path, force=True)
+        if "TransferSyntaxUID" not in data.file_meta:  # A file without preamble.
+            implicit, _ = data.original_encoding
+            syntaxes = pydicom.uid.ExplicitVRLittleEndian, pydicom.uid.ImplicitVRLittleEndian
+            data.file_meta.TransferSyntaxUID = syntaxes[bool(implicit)]
+        return data
     except Exception as error:  # pydicom has no list of what it raises.
         raise dicom_file.damaged(path, error) from None
 

@@ -124,7 +124,7 @@ def read_images(path: Path) -> list[Slice | LeftOut]:
             return []  # It only started like DICOM.
         if not sop_class:
             raise ValueError("cut off before the kind of image")
-        description = _name_part(header.get("SeriesDescription"))
+        description = name_part(header.get("SeriesDescription"))
         series_uid = str(header.get("SeriesInstanceUID") or path.parent)
         if reason := _not_ct(header, sop_class):
             return [LeftOut(series_name(description, series_uid), reason)]
@@ -139,13 +139,14 @@ def series_name(description: str, *identity: Any) -> str:
     return f"{description or 'series'}_{digest[:8]}"
 
 
-def _name_part(description: Any) -> str:
-    return "_".join(re.findall(r"[A-Za-z0-9]+", str(description or "")))[:40].rstrip("_")
+def name_part(text: Any) -> str:
+    """The letters and digits of a text, with "_" for what is between them; 40 at most."""
+    return "_".join(re.findall(r"[A-Za-z0-9]+", str(text or "")))[:40].rstrip("_")
 
 
 def _not_ct(header: Any, sop_class: str) -> str:
     """Why a file is no CT slice in HU, or an empty text."""
-    modality = _name_part(header.get("Modality"))
+    modality = name_part(header.get("Modality"))
     if modality not in ("CT", ""):
         return f"{modality}, not CT"
     if sop_class not in (CT_IMAGE, *ENHANCED_CT_IMAGES):
@@ -184,7 +185,7 @@ def _images(
         reason = _not_a_slice(_first(sources, "FrameType"))
         unit = str(_first(sources, "RescaleType") or "")
         if not reason and not _MAYBE_HU.fullmatch(unit):
-            reason = f"values in {_name_part(unit)}, not in HU"
+            reason = f"values in {name_part(unit)}, not in HU"
         slope = _number(sources, "RescaleSlope")
         intercept = _number(sources, "RescaleIntercept")
         if not reason and slope == 0:

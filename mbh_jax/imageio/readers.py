@@ -103,6 +103,8 @@ def read_scan(path: Path, *, series: str | None = None) -> Volume:
         UserError: there is none or more than one, or it cannot be read.
     """
     scans = find_scans(path, series=series)
+    if problem := next((scan.problem for scan in scans if scan.problem), ""):
+        raise UserError(problem)
     if len(scans) > 1:
         names = ", ".join(scan.name for scan in scans[:5])
         raise UserError(f"{path}: holds {len(scans)} scans ({names}): give one of them")
