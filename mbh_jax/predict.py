@@ -161,6 +161,8 @@ def _write(output: Path, scan: Scan, prediction: Any, made_by: dict[str, Any]) -
         "warnings": prediction.warnings,
         "made_by": made_by,
     }
+    if volume.slice_mm is not None:
+        report["slice_mm"] = volume.slice_mm
     if scan.series is not None:
         report["dicom_seg"] = _write_seg(output, scan.name, scan.series, prediction, made_by)
     files.write_json(output / f"{scan.name}.json", report)

@@ -30,9 +30,8 @@ class Measurement(NamedTuple):
         num_lesions: connected components (26-connectivity).
         largest_lesion_ml: volume of the largest one; 0 without any.
         abc2_ml: the ABC/2 estimate of the largest lesion: A its largest diameter in a slice, B the
-            largest width at right angles to it, C its slices times their distance, or the sum of
-            what they stand for (Kothari et al., Stroke 1996, 27:1304), all in centimetres; 0
-            without any.
+            largest width at right angles to it, C the sum of its slices' thicknesses (Kothari et
+            al., Stroke 1996, 27:1304), all in centimetres; 0 without any.
     """
 
     ml: float
@@ -62,11 +61,7 @@ def measure(
 def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None) -> Measurement:
     if not where.any():
         return Measurement(0.0, 0, 0, 0.0, 0.0)
-    if slice_mm is None:
-        voxel_ml = np.full(len(where), voxel_volume_ml(affine))
-    else:
-        pixel_mm2 = np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1]))
-        voxel_ml = pixel_mm2 * slice_mm / 1000
+    voxel_ml = _pixel_mm2(affine) * _slice_mm(affine, slice_mm, len(where)) / 1000
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
     lesion_ml = sum(
         ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
@@ -90,7 +85,7 @@ def abc2_ml(lesion: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None 
         affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
         slice_mm: see `measure`.
     """
-    column_mm, row_mm, step_mm = affine_spacing_mm(affine)
+    column_mm, row_mm, _ = affine_spacing_mm(affine)
     areas = lesion.sum(axis=(1, 2))
     rows, columns = np.nonzero(lesion[int(areas.argmax())])
     # Corners of the pixels, so that a lesion of one pixel has a diameter.
@@ -108,17 +103,25 @@ def abc2_ml(lesion: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None 
     longest = int(widths.argmax())
     a_mm = widths[longest]
     b_mm = widths[(longest + len(angles) // 2) % len(angles)]
-    c_mm = np.count_nonzero(areas) * step_mm if slice_mm is None else slice_mm[areas > 0].sum()
+    c_mm = _slice_mm(affine, slice_mm, len(lesion))[areas > 0].sum()
     return float(a_mm * b_mm * c_mm / 2 / 1000)
+
+
+def _pixel_mm2(affine: np.ndarray) -> float:
+    return float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
+
+
+def _slice_mm(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:
+    """How much each slice stands for along the normal; by the affine unless given."""
+    if slice_mm is not None:
+        return slice_mm
+    return np.full(num_slices, voxel_volume_ml(affine) * 1000 / _pixel_mm2(affine))
 
 
 def warnings(volume: Volume, mask: np.ndarray) -> list[str]:
     """What makes a prediction doubtful, one sentence each."""
     found = list(volume.notes)
-    if volume.slice_mm is None:
-        coverage_mm = len(volume.hu) * volume.spacing_mm[2]
-    else:
-        coverage_mm = volume.slice_mm.sum()
+    coverage_mm = _slice_mm(volume.affine, volume.slice_mm, len(volume.hu)).sum()
     if coverage_mm < MIN_COVERAGE_MM:
         found.append(f"the scan covers {coverage_mm:.0f} mm: blood elsewhere is not counted")
     low, high = HEAD_HU

@@ -97,7 +97,7 @@ def test_a_disc_of_mixed_series_beside_nifti(
         if value:
             expected_ml = (labels == value).sum() * 0.25 * 5 / 1000
             assert report["classes"][kind]["ml"] == pytest.approx(expected_ml)
-    assert report["dicom_seg"] == f"{name}.seg.dcm"
+    assert report["dicom_seg"] == f"{name}.seg.dcm" and report["slice_mm"] == [5] * 5
 
     # SEG carries the patient, as it must; nothing else does.
     for path in output.iterdir():
