@@ -13,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mbh_jax import files
+from mbh_jax import __version__, files
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.imageio import seg
+from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import Scan, find_scans
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.log import log, start_logging
@@ -42,8 +44,8 @@ def predict_scans(
     """Predicts scans that are not predicted yet, and writes volumes.csv over all of them.
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
-    with blood, and last `<name>.json`, which says that the scan is done. One scan is read and one
-    is written while a third is on the device.
+    with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
+    says that the scan is done. One scan is read and one is written while a third is on the device.
 
     Args:
         models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
@@ -58,13 +60,16 @@ def predict_scans(
         What was wrong with the scans that could not be predicted, a line each.
 
     Raises:
-        UserError: a model cannot be used, or the results there are of other models or settings.
+        UserError: a model cannot be used, a package for DICOM is missing, or the results there are
+            of other models or settings.
         Stopped: SIGTERM or Ctrl-C came; what was written is whole.
     """
     from mbh_jax.inference.predictor import load
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
 
+    if any(scan.series for scan in scans):
+        seg.check_installed()
     predictor = load(*models, checkpoint=checkpoint, batch_size=batch_size, mirror=mirror)
     made_by = {
         "models": [
@@ -110,10 +115,10 @@ def _read_ahead(scans: Sequence[Scan]) -> Iterator[tuple[Scan, Any]]:
 
     with concurrent.futures.ThreadPoolExecutor(1) as reader:
         coming = reader.submit(read, scans[0]) if scans else None
-        for scan, following in zip(scans, [*scans[1:], None], strict=True):
+        for number, scan in enumerate(scans, 1):
             assert coming is not None
             volume = coming.result()
-            coming = reader.submit(read, following) if following else None
+            coming = reader.submit(read, scans[number]) if number < len(scans) else None
             yield scan, volume
 
 
@@ -155,7 +160,30 @@ def _write(output: Path, scan: Scan, prediction: Any, made_by: dict[str, Any]) -
         "warnings": prediction.warnings,
         "made_by": made_by,
     }
+    if volume.slice_mm is not None:
+        report["slice_mm"] = volume.slice_mm
+    if scan.series is not None:
+        report["dicom_seg"] = _write_seg(output, scan.name, scan.series, prediction, made_by)
     files.write_json(output / f"{scan.name}.json", report)
+
+
+def _write_seg(
+    output: Path, name: str, series: Series, prediction: Any, made_by: dict[str, Any]
+) -> str:
+    """Writes a DICOM SEG; returns the name of the file, or why there is none."""
+    path = output / f"{name}.seg.dcm"
+    path.unlink(missing_ok=True)  # Of another model, which may have found blood.
+    model = ", ".join(f"{one['workdir']} step {one['step']}" for one in made_by["models"])
+    reason = "no blood found"
+    volume, mask = prediction.volume, prediction.mask
+    if mask.any():
+        try:
+            seg.write_seg(path, mask, volume, series, model=model, version=__version__)
+            return path.name
+        except UserError as error:
+            reason = str(error)
+    log.info("%s: no DICOM SEG written: %s", name, reason)
+    return f"not written: {reason}"
 
 
 def _write_table(output: Path, scans: Sequence[Scan]) -> None:
@@ -195,9 +223,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="workdir of a run, or a bundle; given several times, their probabilities are averaged",
     )
     parser.add_argument(
-        "--input", type=Path, required=True, help="a scan, or a folder with scans at any depth"
+        "--input",
+        type=Path,
+        required=True,
+        help="a scan (NIfTI or DICOM), or a folder with scans at any depth",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--series",
+        metavar="TEXT",
+        help="of DICOM series, predict only those whose description holds TEXT",
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
         "--tta",
@@ -215,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         from mbh_jax.runtime import xla
 
         xla.keep_compiled_programs()
-        scans = find_scans(chosen.input)
+        scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
         problems = predict_scans(
             chosen.model,
             scans,

@@ -1,4 +1,4 @@
-"""Scans by their file's suffix, and where they are in a folder."""
+"""Scans by their files, NIfTI and DICOM, and where they are in a folder."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,14 +6,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import nifti
+from mbh_jax.imageio import dicom, dicom_file, dicom_header, nifti
 from mbh_jax.imageio.volume import Volume
+from mbh_jax.log import log
 
 READERS: dict[str, Callable[[Path], Volume]] = {
     ".nii.gz": nifti.read_volume,
     ".nii": nifti.read_volume,
 }
-"""What reads a scan, by the end of the file's name in lower case."""
+"""What reads a scan, by the end of the file's name in lower case. DICOM needs no suffix."""
+
+_KINDS = f"{', '.join(READERS)}, DICOM"
 
 
 class Scan(NamedTuple):
@@ -21,12 +24,16 @@ class Scan(NamedTuple):
 
     Attributes:
         name: what its results are called: its path below the folder that was searched, without the
-            suffix and with "_" between the folders.
-        path: the file.
+            suffix and with "_" between the folders; of a DICOM series its description and a hash.
+        path: the file; of a DICOM series the first slice.
+        series: the DICOM series, or None.
+        problem: why it cannot be read, where that is known already.
     """
 
     name: str
     path: Path
+    series: dicom.Series | None = None
+    problem: str = ""
 
     def read(self) -> Volume:
         """Reads it.
@@ -34,38 +41,108 @@ class Scan(NamedTuple):
         Raises:
             UserError: it cannot be read.
         """
+        if self.problem:
+            raise UserError(self.problem)
+        if self.series is not None:
+            return dicom.read_volume(self.series)
         return READERS[_suffix(self.path)](self.path)
 
 
-def find_scans(path: Path) -> list[Scan]:
+def find_scans(path: Path, *, series: str | None = None, skip: Path | None = None) -> list[Scan]:
     """The scans in a file, a folder or a folder of folders, ordered by their names.
+
+    DICOM files are found by their content, whatever they are called. Images that are no axial CT
+    slices are left out, and logged with the reason.
+
+    Args:
+        path: where to look; a DICOMDIR stands for its folder.
+        series: of DICOM series, only those whose name holds this text.
+        skip: a folder that is not searched, such as that of the results.
 
     Raises:
         UserError: there are none, or two of them have one name.
     """
-    if path.is_file():
-        if not _suffix(path):
-            raise UserError(f"{path}: not a scan: give {', '.join(READERS)} or a folder of them")
+    if path.is_file() and _suffix(path):
         return [Scan(_stem(path), path)]
-    if not path.is_dir():
+    if path.is_file() and path.name.upper() == "DICOMDIR":
+        path = path.parent
+    if path.is_file():
+        if not dicom_file.is_dicom(path):
+            raise UserError(f"{path}: not a scan: give {_KINDS} or a folder of them")
+        files = [path]
+    elif path.is_dir():
+        files = sorted(_files_below(path, skip))
+    else:
         raise UserError(f"{path}: no such file or folder")
-    scans: dict[str, Path] = {}
-    for file in sorted(_files_below(path)):
-        name = "_".join([*file.relative_to(path).parts[:-1], _stem(file)])
-        if name in scans:
-            raise UserError(f"{scans[name]} and {file} are both called {name}: rename one")
-        scans[name] = file
+    scans = [
+        Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file)
+        for file in files
+        if _suffix(file)
+    ]
+    series_scans, left_out = _dicom_scans([f for f in files if not _suffix(f)], series)
+    scans += series_scans
     if not scans:
-        raise UserError(f"{path}: holds no scan ({', '.join(READERS)})")
-    return [Scan(name, file) for name, file in scans.items()]
+        reasons = "".join(f"; {line}" for line in left_out[:5])
+        raise UserError(f"{path}: holds no scan ({_KINDS}){reasons}")
+    for line in left_out:
+        log.info(line)
+    named: dict[str, Path] = {}
+    for scan in scans:
+        if scan.name in named:
+            raise UserError(
+                f"{named[scan.name]} and {scan.path} are both called {scan.name}: rename one"
+            )
+        named[scan.name] = scan.path
+    return sorted(scans)
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def read_scan(path: Path, *, series: str | None = None) -> Volume:
+    """Reads the one scan in a file or folder.
+
+    Raises:
+        UserError: there is none or more than one, or it cannot be read.
+    """
+    scans = find_scans(path, series=series)
+    if problem := next((scan.problem for scan in scans if scan.problem), ""):
+        raise UserError(problem)
+    if len(scans) > 1:
+        names = ", ".join(scan.name for scan in scans[:5])
+        raise UserError(f"{path}: holds {len(scans)} scans ({names}): give one of them")
+    return scans[0].read()
+
+
+def _dicom_scans(files: list[Path], wanted: str | None) -> tuple[list[Scan], list[str]]:
+    """The series in those of the files that are DICOM, and lines about what is left out."""
+    scans: list[Scan] = []
+    dicom_files: list[Path] = []
+    for file in files:
+        try:
+            if dicom_file.is_dicom(file):
+                dicom_files.append(file)
+        except OSError as error:
+            problem = f"{file}: cannot be read ({os.strerror(error.errno or 0)})"
+            scans.append(_unreadable(file, problem))
+    if not dicom_files:
+        return scans, []
+    found = dicom.find_series(dicom_files, wanted=wanted)
+    scans += [_unreadable(file, problem) for file, problem in found.damaged.items()]
+    scans += [Scan(one.name, one.stack.slices[0].path, one) for one in found.series]
+    return scans, dicom.describe(found.left_out)
+
+
+def _unreadable(file: Path, problem: str) -> Scan:
+    return Scan(dicom_header.series_name("unreadable", str(file)), file, problem=problem)
+
+
+def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
+    skipped = skip.resolve() if skip else None
     for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            if not name.startswith(".") and _suffix(Path(name)):
-                yield Path(parent, name)
+        folders[:] = [
+            name
+            for name in folders
+            if not name.startswith(".") and Path(parent, name).resolve() != skipped
+        ]
+        yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
 def _suffix(path: Path) -> str:

@@ -34,11 +34,16 @@ class Volume:
         hu: (slices, rows, columns) int16, Hounsfield units.
         affine: (4, 4) float64, voxel (column, row, slice) to RAS+ mm.
         stored_axcodes: the orientation of the file it came from and that masks go back to.
+        slice_mm: (slices,) float64, how much of the patient each slice stands for along the normal
+            of the slices, where they are not evenly spaced; None where the affine says it.
+        notes: what is doubtful about the scan itself, one sentence each.
     """
 
     hu: np.ndarray
     affine: np.ndarray
     stored_axcodes: str
+    slice_mm: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -30,8 +30,8 @@ class Measurement(NamedTuple):
         num_lesions: connected components (26-connectivity).
         largest_lesion_ml: volume of the largest one; 0 without any.
         abc2_ml: the ABC/2 estimate of the largest lesion: A its largest diameter in a slice, B the
-            largest width at right angles to it, C its slices times their distance (Kothari et al.,
-            Stroke 1996, 27:1304), all in centimetres; 0 without any.
+            largest width at right angles to it, C the sum of its slices' thicknesses (Kothari et
+            al., Stroke 1996, 27:1304), all in centimetres; 0 without any.
     """
 
     ml: float
@@ -41,41 +41,51 @@ class Measurement(NamedTuple):
     abc2_ml: float
 
 
-def measure(mask: np.ndarray, affine: np.ndarray) -> dict[str, Measurement]:
+def measure(
+    mask: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None = None
+) -> dict[str, Measurement]:
     """Measures each kind of blood by its short name, and "any", all blood together.
 
     Args:
         mask: (slices, rows, columns) label values.
         affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
+        slice_mm: (slices,), how much each slice stands for where they are not evenly spaced, see
+            `Volume.slice_mm`.
     """
-    found = {CLASS_NAMES[label]: _measure_one(mask == label, affine) for label in FOREGROUND}
-    return found | {"any": _measure_one(mask > 0, affine)}
+    found = {
+        CLASS_NAMES[label]: _measure_one(mask == label, affine, slice_mm) for label in FOREGROUND
+    }
+    return found | {"any": _measure_one(mask > 0, affine, slice_mm)}
 
 
-def _measure_one(where: np.ndarray, affine: np.ndarray) -> Measurement:
+def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None) -> Measurement:
     if not where.any():
         return Measurement(0.0, 0, 0, 0.0, 0.0)
-    voxel_ml = voxel_volume_ml(affine)
+    voxel_ml = _pixel_mm2(affine) * _slice_mm(affine, slice_mm, len(where)) / 1000
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
-    sizes = np.bincount(lesions.ravel())[1:]
-    largest = int(sizes.argmax()) + 1
+    lesion_ml = sum(
+        ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
+        for ml, in_slice in zip(voxel_ml, lesions, strict=True)
+    )
+    largest = int(lesion_ml.argmax())
     return Measurement(
-        ml=float(where.sum() * voxel_ml),
+        ml=float(where.sum(axis=(1, 2)) @ voxel_ml),
         num_slices=int(where.any(axis=(1, 2)).sum()),
         num_lesions=num_lesions,
-        largest_lesion_ml=float(sizes.max() * voxel_ml),
-        abc2_ml=abc2_ml(lesions == largest, affine),
+        largest_lesion_ml=float(lesion_ml[largest]),
+        abc2_ml=abc2_ml(lesions == largest + 1, affine, slice_mm),
     )
 
 
-def abc2_ml(lesion: np.ndarray, affine: np.ndarray) -> float:
+def abc2_ml(lesion: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None = None) -> float:
     """The ABC/2 estimate of one lesion in mL, see `Measurement`.
 
     Args:
         lesion: (slices, rows, columns) bool.
         affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
+        slice_mm: see `measure`.
     """
-    column_mm, row_mm, slice_mm = affine_spacing_mm(affine)
+    column_mm, row_mm, _ = affine_spacing_mm(affine)
     areas = lesion.sum(axis=(1, 2))
     rows, columns = np.nonzero(lesion[int(areas.argmax())])
     # Corners of the pixels, so that a lesion of one pixel has a diameter.
@@ -93,14 +103,25 @@ def abc2_ml(lesion: np.ndarray, affine: np.ndarray) -> float:
     longest = int(widths.argmax())
     a_mm = widths[longest]
     b_mm = widths[(longest + len(angles) // 2) % len(angles)]
-    c_mm = np.count_nonzero(areas) * slice_mm
+    c_mm = _slice_mm(affine, slice_mm, len(lesion))[areas > 0].sum()
     return float(a_mm * b_mm * c_mm / 2 / 1000)
+
+
+def _pixel_mm2(affine: np.ndarray) -> float:
+    return float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
+
+
+def _slice_mm(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:
+    """How much each slice stands for along the normal; by the affine unless given."""
+    if slice_mm is not None:
+        return slice_mm
+    return np.full(num_slices, voxel_volume_ml(affine) * 1000 / _pixel_mm2(affine))
 
 
 def warnings(volume: Volume, mask: np.ndarray) -> list[str]:
     """What makes a prediction doubtful, one sentence each."""
-    found = []
-    coverage_mm = len(volume.hu) * volume.spacing_mm[2]
+    found = list(volume.notes)
+    coverage_mm = _slice_mm(volume.affine, volume.slice_mm, len(volume.hu)).sum()
     if coverage_mm < MIN_COVERAGE_MM:
         found.append(f"the scan covers {coverage_mm:.0f} mm: blood elsewhere is not counted")
     low, high = HEAD_HU

@@ -85,16 +85,16 @@ class Predictor:
         """What is found in a scan.
 
         Args:
-            scan: a volume, or a file that `mbh_jax.imageio.readers` reads.
+            scan: a volume, or a file or folder with one scan, NIfTI or DICOM.
 
         Raises:
-            UserError: the file cannot be read.
+            UserError: it cannot be read, or a folder holds several.
         """
         if not isinstance(scan, Volume):
-            (found,) = readers.find_scans(Path(scan))
-            scan = found.read()
+            scan = readers.read_scan(Path(scan))
         mask = self.predict_mask(scan.hu)
-        return Prediction(scan, mask, measure(mask, scan.affine), warnings(scan, mask))
+        measurements = measure(mask, scan.affine, scan.slice_mm)
+        return Prediction(scan, mask, measurements, warnings(scan, mask))
 
     def predict_mask(self, hu: np.ndarray) -> np.ndarray:
         """The mask of a scan.

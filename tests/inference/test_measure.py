@@ -62,3 +62,30 @@ def test_what_makes_a_prediction_doubtful() -> None:
             Volume(np.full((40, 8, 8), 30, np.int16), AFFINE, "LPS"), np.repeat(mask, 10, 0)
         )[0]
     )
+
+
+def test_slices_of_different_thickness() -> None:
+    """Each slice counts with its own; so does C of ABC/2, and the largest lesion is by volume."""
+    mask = np.zeros((6, 40, 40), np.uint8)
+    mask[0, :10, :10] = 2  # 100 voxels in a slice of 5 mm,
+    mask[4:, 20:28, 20:30] = 2  # and 2 x 80 in slices of 2 mm: smaller.
+    slice_mm = np.array([5.0, 5.0, 2.5, 2.0, 2.0, 2.0])
+    found = measure.measure(mask, AFFINE, slice_mm)["IPH"]
+    assert found.ml == pytest.approx((100 * 5 + 160 * 2) * 0.25 / 1000)
+    assert found.largest_lesion_ml == pytest.approx(100 * 5 * 0.25 / 1000)
+    lesion = np.zeros(mask.shape, bool)
+    lesion[2:5, 4:8, 5:21] = True
+    # A is the diagonal of 8 x 2 mm; C is 2.5 + 2 + 2 mm.
+    ratio = measure.abc2_ml(lesion, AFFINE, slice_mm) / measure.abc2_ml(lesion, AFFINE)
+    assert ratio == pytest.approx(6.5 / 15)
+    tilted = AFFINE.copy()
+    tilted[1, 2], tilted[2, 2] = 5 * np.sin(0.3), 5 * np.cos(0.3)
+    ratio = measure.abc2_ml(lesion, tilted) / measure.abc2_ml(lesion, AFFINE)
+    assert ratio == pytest.approx(np.cos(0.3))
+
+
+def test_what_the_reader_doubts_comes_first() -> None:
+    hu = np.full((20, 8, 8), 30, np.int16)
+    volume = Volume(hu, AFFINE, "LPS", np.full(20, 3.0), ("slices are missing: somewhere",))
+    found = measure.warnings(volume, np.zeros(hu.shape, np.uint8))
+    assert found[0] == "slices are missing: somewhere" and "covers 60 mm" in found[1]

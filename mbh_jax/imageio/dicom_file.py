@@ -1,0 +1,57 @@
+"""Which files are DICOM, and pydicom, which reads them.
+
+pydicom is imported when the first DICOM file is met, since only users of DICOM need it.
+"""
+
+import logging
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mbh_jax.errors import UserError
+
+_PREAMBLE_BYTES = 128
+_BARE_DATA_SET = re.compile(rb"\x08\x00[\x00-\x18]\x00(UL|CS|DA|TM|UI|.{2}\x00\x00)", re.DOTALL)
+"""How a DICOM file without preamble starts: an element of group 0008, little endian."""
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file starts as a DICOM file does, with its preamble or without.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    start = _start(path)
+    return start[_PREAMBLE_BYTES:] == b"DICM" or bool(_BARE_DATA_SET.match(start))
+
+
+def has_preamble(path: Path) -> bool:
+    """Whether a file is certainly DICOM: without preamble it may only start like one."""
+    return _start(path)[_PREAMBLE_BYTES:] == b"DICM"
+
+
+def import_pydicom() -> Any:
+    """pydicom, without its warnings and highdicom's: they quote headers, so the patient's name.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import pydicom
+    except ImportError:
+        raise UserError('DICOM files need pydicom: pip install "mbh_jax[dicom]"') from None
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", module="pydicom|highdicom")
+    return pydicom
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The line for a file that cannot be read; what `error` says may quote the header."""
+    kind = type(error).__name__
+    return UserError(f"{path}: damaged DICOM file ({kind}): copy it again, or move it away")
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_PREAMBLE_BYTES + 4)
