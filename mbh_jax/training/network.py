@@ -122,7 +122,8 @@ def restore_network(
         if checkpoint == "last" != facts.checkpoint:
             raise UserError(f"{workdir} holds the {facts.checkpoint} checkpoint, not the last")
         arrays = bundle.read_variables(workdir, network.shapes())
-        return TrainedNetwork(network, jax.tree.map(parallel.hold, arrays), facts.step)
+        variables = jax.tree.map(parallel.hold, arrays)
+        return TrainedNetwork(network, variables, facts.step, facts.dataset)
     with Checkpoints(workdir, parallel) as checkpoints:
         restored = checkpoints.restore_variables(checkpoint, network.shapes())
     return TrainedNetwork(network, restored.arrays, restored.step, restored.record.get("dataset"))
