@@ -20,6 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep import conversion, sources, splits, summary
+from data_prep.paths import local_path
 from data_prep.sources import BadCase, CaseFacts, Source, pictures
 from data_prep.workers import MapInOrder, worker_processes
 from mbh_jax import files
@@ -68,6 +69,8 @@ def build(
         raise UserError(f"--workers {workers}: give 1 or more")
     if seed < 0:
         raise UserError(f"--seed {seed}: give 0 or more")
+    if str(output) != (name := sources.printable(str(output))):
+        raise UserError(f"--output {name}: its name is not UTF-8: give another")
     rule = splits.parse(split) if split else None
     target = output / DATASET_NAME
     if target.exists() and not overwrite:
@@ -83,6 +86,12 @@ def build(
         cases = splits.split_cases(facts, rule, seed)
         chosen = split or f"{rule.metadata['method']} (by default)"
         print(f"split: {chosen}, seed {seed}")
+        if rule.metadata["method"] == "given":
+            for name in splits.missing_splits([fact.case for fact in facts]):
+                print(
+                    f"the source has no labelled volumes for {name}: "
+                    f"{splits.GIVEN_FRACTION:.0%} of its training patients are taken"
+                )
         if warning := splits.leak_warning(cases):
             print(warning)
         metadata = {
@@ -207,8 +216,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.build_tfrecords", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--source", type=Path, required=True, help="label_192.zip, or a folder")
-    parser.add_argument("--output", type=Path, required=True, help="such as data/bhsd")
+    parser.add_argument(
+        "--source", type=local_path, required=True, help="label_192.zip, or a folder"
+    )
+    parser.add_argument("--output", type=local_path, required=True, help="such as data/bhsd")
     parser.add_argument(
         "--layout",
         choices=sources.LAYOUTS,
@@ -224,6 +235,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument(
         "--flip_rows", action="store_true", help="PNG pictures are upside down: turn them"
+    )
+    parser.add_argument(
+        "--patients",
+        help="whose each volume is: a CSV with volume_id and patient_id, or a regular expression "
+        "whose first group is the patient, such as '(p[0-9]+)_.*' (default: by patterns of names)",
     )
     parser.add_argument(
         "--split",
@@ -242,9 +258,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with one_line_errors():
         chosen = vars(parser.parse_args(arguments))
-        rgb_map, annotator = chosen.pop("rgb_map"), chosen.pop("annotator")
+        rgb_map = chosen.pop("rgb_map")
         options = sources.Options(
-            annotator=annotator,
+            annotator=chosen.pop("annotator"),
+            patients=chosen.pop("patients"),
             rgb_map=pictures.parse_rgb_map(rgb_map) if rgb_map else None,
             flip_rows=chosen.pop("flip_rows"),
         )

@@ -1,4 +1,4 @@
-"""What can be wrong with a head CT and its labels, as findings in one line each.
+"""What can be wrong with one head CT and its labels, as findings in one line each.
 
 Pure functions of arrays and tables; `data_prep.verify` runs them over a dataset. A fatal finding
 makes a dataset unfit; another one is a reason to look at the case.
@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from data_prep.splits import DIVIDING_METHODS
-from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.data.schema import LabelledVolume, VolumeInfo
 from mbh_jax.imageio.volume import affine_spacing_mm, voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
@@ -31,6 +29,11 @@ MAX_BLOOD_HU = 100.0
 
 IN_PLANE_LIMITS_MM = (0.2, 1.5)
 SLICE_LIMITS_MM = (0.3, 12.0)
+"""Usual spacing: what lies beyond is worth a look."""
+
+POSSIBLE_IN_PLANE_MM = (0.05, 5.0)
+POSSIBLE_SLICE_MM = (0.1, 30.0)
+"""Spacing that no head CT exceeds: what lies beyond is in another unit, and mL would be wrong."""
 
 _BRAIN_HU = (15, 60)
 _MIN_BRAIN_FRACTION = 0.01
@@ -77,10 +80,9 @@ def volume_findings(labelled: LabelledVolume, single_slices: bool) -> Iterator[F
         return
     for message in hu_notes(hu):
         yield finding("HU range", message)
-    fatal, geometry = geometry_notes(labelled.affine)
-    if fatal or labelled.spacing_known:
-        for message in geometry:
-            yield finding("spacing", message, fatal)
+    fatal, geometry = geometry_notes(labelled.affine, in_mm=labelled.spacing_known)
+    for message in geometry:
+        yield finding("spacing", message, fatal)
     if labelled.spacing_known and not fatal and not single_slices:
         coverage = coverage_mm(labelled.affine, len(hu))
         if coverage < MIN_COVERAGE_MM:
@@ -101,22 +103,33 @@ def coverage_mm(affine: np.ndarray, num_slices: int) -> float:
     return float(num_slices * abs(np.linalg.det(columns)) / face_mm2)
 
 
-def geometry_notes(affine: np.ndarray) -> tuple[bool, list[str]]:
-    """Whether an affine is unusable, and what is odd about its spacing."""
+def geometry_notes(affine: np.ndarray, *, in_mm: bool = True) -> tuple[bool, list[str]]:
+    """Whether an affine is unusable, and what is odd about its spacing.
+
+    Args:
+        affine: (4, 4).
+        in_mm: whether it tells true millimetres.
+    """
     affine = np.asarray(affine, np.float64)
-    if not np.isfinite(affine).all() or voxel_volume_ml(affine) < 1e-12:
+    if not np.isfinite(affine).all() or not voxel_volume_ml(affine) > 0:
         return True, ["the affine is not finite or has no volume"]
+    if not in_mm:
+        return False, []
     *in_plane, between = affine_spacing_mm(affine)
     notes = []
-    for spacing, (low, high), where in (
-        (min(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
-        (max(in_plane), IN_PLANE_LIMITS_MM, "in plane"),
-        (between, SLICE_LIMITS_MM, "between slices"),
+    impossible = False
+    for spacing, (low, high), (least, most), where in (
+        (min(in_plane), IN_PLANE_LIMITS_MM, POSSIBLE_IN_PLANE_MM, "in plane"),
+        (max(in_plane), IN_PLANE_LIMITS_MM, POSSIBLE_IN_PLANE_MM, "in plane"),
+        (between, SLICE_LIMITS_MM, POSSIBLE_SLICE_MM, "between slices"),
     ):
         note = f"{spacing:.3g} mm {where}, usual are {low:g} to {high:g} mm"
+        if not least <= spacing <= most:
+            impossible = True
+            note += ": in another unit, or a header that is wrong"
         if not low <= spacing <= high and note not in notes:
             notes.append(note)
-    return False, notes
+    return impossible, notes
 
 
 def hu_notes(hu: np.ndarray) -> list[str]:
@@ -226,63 +239,6 @@ def record_findings(info: VolumeInfo, records: Sequence[Mapping[str, Any]]) -> I
             yield finding("spacing", f"{where}: spacing is not that of its affine")
     if not np.allclose(info.listed_spacing_mm, info.spacing_mm, rtol=0, atol=_SAME_MM):
         yield finding("spacing", "metadata.json's spacing is not that of its affine")
-
-
-def split_findings(
-    volumes: Sequence[VolumeInfo], pixels_per_class: np.ndarray, method: str
-) -> Iterator[Finding]:
-    """Checks that splits share no patient, and what they hold.
-
-    Args:
-        volumes: the volume table.
-        pixels_per_class: (volumes, classes) voxels of each volume.
-        method: how the dataset was divided; those of `DIVIDING_METHODS` may divide patients.
-    """
-    splits_of: dict[str, set[str]] = {}
-    seen: set[str] = set()
-    for info in volumes:
-        splits_of.setdefault(info.patient_id, set()).add(info.split)
-        if info.volume_id in seen:
-            yield Finding(info.volume_id, "identity", "two volumes of this id", fatal=True)
-        seen.add(info.volume_id)
-    divided = {patient: splits for patient, splits in splits_of.items() if len(splits) > 1}
-    if divided and method in DIVIDING_METHODS:
-        message = f"split {method}: {len(divided)} patients are in several splits"
-        yield Finding("dataset", "patients", f"{message}, so test scores say little", fatal=False)
-    else:
-        for patient, splits in divided.items():
-            names = " and ".join(name for name in SPLIT_NAMES if name in splits)
-            yield Finding(patient, "patients", f"patient is in {names}", fatal=True)
-    for split in SPLIT_NAMES:
-        rows = [row for row, info in enumerate(volumes) if info.split == split]
-        if not rows:
-            yield Finding(split, "split", "no volumes", fatal=True)
-            continue
-        present = pixels_per_class[rows].sum(axis=0) > 0
-        absent = ", ".join(CLASS_NAMES[value] for value in FOREGROUND if not present[value])
-        if absent:
-            yield Finding(split, "split", f"no volume has {absent}", fatal=False)
-
-
-def duplicate_findings(
-    volumes: Sequence[VolumeInfo], hashes: Mapping[str, Sequence[tuple[int, int]]]
-) -> Iterator[Finding]:
-    """Slices of the same pixels.
-
-    Args:
-        volumes: the volume table.
-        hashes: the places (volume number, slice index) of each hash of an image.
-    """
-    for places in hashes.values():
-        first, *others = places
-        for other in others:
-            one, two = volumes[first[0]], volumes[other[0]]
-            message = f"slice {other[1]} has the pixels of "
-            message += f"slice {first[1]}" if one is two else f"{one.volume_id} slice {first[1]}"
-            if one.patient_id != two.patient_id:
-                message += f" of another patient ({one.split} and {two.split})"
-            fatal = one.split != two.split
-            yield Finding(two.volume_id, "duplicate pixels", message, fatal)
 
 
 def _shown(numbers: Sequence[int]) -> str:

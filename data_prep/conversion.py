@@ -12,6 +12,7 @@ from data_prep.sources import BadCase, Case, CaseFacts
 from mbh_jax.data.compression import CompressedVolume, compress
 from mbh_jax.data.schema import VolumeInfo
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.png import PaletteError
 
 
 class Piece(NamedTuple):
@@ -29,11 +30,17 @@ class Converted(NamedTuple):
 
 
 def examine(case: Case) -> CaseFacts | BadCase:
-    """Reads a whole case, and says what is known of it or why it cannot be used."""
+    """Reads a whole case, and says what is known of it or why it cannot be used.
+
+    Raises:
+        PaletteError: if its masks leave in doubt how all masks of the source are meant.
+    """
     try:
         return sources.read_facts(case)
+    except PaletteError:
+        raise
     except UserError as error:
-        return BadCase(case.volume_id, str(error))
+        return BadCase(case.volume_id, sources.printable(str(error)))
 
 
 def pieces_of(cases: Mapping[str, Sequence[CaseFacts]]) -> Iterator[Piece]:

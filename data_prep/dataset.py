@@ -32,12 +32,14 @@ def read_record(index: SliceIndex, example: int) -> Record:
     Raises:
         UserError: if it is damaged.
     """
+    # Not below, where a module that cannot be imported would be taken for damage.
+    features, errors = _features(), decoding_errors()
     try:
-        record = _features().deserialize_example_np(read_bytes(index, example))
+        record = features.deserialize_example_np(read_bytes(index, example))
         if any(value is None for value in record.values()):
             raise ValueError("a feature is missing")
         return record
-    except decoding_errors():
+    except errors:
         raise UserError(
             f"{index.paths[index.file[example]]}: damaged record of example {example} "
             f"({index.describe(example)}): convert again"

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
+from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 
@@ -198,7 +199,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.download", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("data/raw"), help="folder (default: data/raw)"
+        "--output",
+        type=local_path,
+        default=Path("data/raw"),
+        help="folder (default: data/raw)",
     )
     parser.add_argument("--url", default=URL, help="of a mirror, which has the same file")
     options = parser.parse_args(arguments)

@@ -7,7 +7,8 @@ makes `nnUNet_raw/Dataset501_HeadCT` with `imagesTr`, `labelsTr` (training and v
 
 - `splits_final.json`: nnU-Net looks for it in `nnUNet_preprocessed/Dataset501_HeadCT`, where it
   belongs once `nnUNetv2_plan_and_preprocess` has made that folder;
-- `split.json`: for `build_tfrecords --split`, so that a conversion back gives the same splits.
+- `split.json`: for `build_tfrecords --split`, so that a conversion back gives the same splits;
+- `patients.csv`: whose each volume is, which `build_tfrecords` reads by itself.
 
 Volumes have the orientation, geometry and Hounsfield units that they were converted with. Volumes
 without voxel labels go to `imagesTs`.
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep import dataset
+from data_prep.paths import local_path
+from data_prep.sources import patients
 from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.data.schema import VolumeInfo
@@ -28,7 +31,7 @@ from mbh_jax.labels import CLASS_NAMES
 
 _CONTENT = (
     *("imagesTr", "labelsTr", "imagesTs", "labelsTs"),
-    *("dataset.json", "splits_final.json", "split.json"),
+    *("dataset.json", "splits_final.json", "split.json", patients.PATIENTS_FILE),
 )
 
 
@@ -68,6 +71,9 @@ def export(
         files.write_json(folder / "dataset.json", dataset_json(index, name))
         files.write_json(folder / "splits_final.json", splits_final(index))
         files.write_json(folder / "split.json", split_listing(index))
+        files.write_csv(
+            folder / patients.PATIENTS_FILE, patients.COLUMNS, patients.list_rows(index.volumes)
+        )
     return target
 
 
@@ -113,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.export_nnunet", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("--dataset", required=True, help="such as data/bhsd")
-    parser.add_argument("--output", type=Path, required=True, help="nnU-Net's raw folder")
+    parser.add_argument("--output", type=local_path, required=True, help="nnU-Net's raw folder")
     parser.add_argument("--number", type=int, default=501, help="of the dataset (default: 501)")
     parser.add_argument("--name", default="HeadCT", help="of the dataset (default: HeadCT)")
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from data_prep.sources import Case
+from data_prep.sources.files import normal_form
 from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.errors import UserError
 
@@ -20,7 +21,7 @@ def read(path: Path) -> dict[str, str]:
         UserError: if it cannot be read, is laid out otherwise or lists a name twice.
     """
     try:
-        lists = json.loads(path.read_text())
+        lists = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"--split {path}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
@@ -34,6 +35,7 @@ def read(path: Path) -> dict[str, str]:
             f"--split {path}: give an object with three lists of volume or patient ids: "
             f"{', '.join(SPLIT_NAMES)}"
         )
+    lists = {split: [normal_form(name) for name in names] for split, names in lists.items()}
     counts = Counter(name for names in lists.values() for name in names)
     for name, count in counts.items():
         if count > 1:

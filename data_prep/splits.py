@@ -5,7 +5,8 @@
     patient:0.8,0.15,0.05    the same with other shares
     kfold:5/0            the first of five stratified groups of patients is for test, the next one
                          for validation, the rest for training; 5/1 to 5/4 go round
-    given                as the source has it, in folders train, valid and test
+    given                as the source has it, in folders train, valid and test, or imagesTr and
+                         imagesTs; what is missing is drawn from train, by patient
     slice                slices shuffled and divided 80:15:5, whoever the patient: patients leak
     my_split.json        {"train": [...], "validation": [...], "test": [...]}: volume or patient ids
 
@@ -34,6 +35,9 @@ from mbh_jax.labels import FOREGROUND
 
 PATIENT_FRACTIONS = (0.7, 0.15, 0.15)
 """Share of the patients in training, validation and test, unless said otherwise."""
+
+GIVEN_FRACTION = 0.15
+"""Share of the source's training patients that a split takes which the source has not."""
 
 OFFICIAL_VALIDATION_FRACTION = 0.15
 """Share of the official training patients that validation takes."""
@@ -99,10 +103,11 @@ def parse(text: str) -> SplitRule:
 def default_rule(cases: Sequence[Case]) -> SplitRule:
     """The rule for cases without a `--split`.
 
-    `given` if the source divides them; `official` if all are BHSD's and both its sides are there;
-    else `patient`.
+    `given` if the source has a training part and another one; `official` if all are BHSD's and both
+    its sides are there; else `patient`.
     """
-    if {case.given_split for case in cases} == set(SPLIT_NAMES):
+    given = {case.given_split for case in cases}
+    if None not in given and "train" in given and len(given) > 1:
         return parse("given")
     ids = {case.volume_id for case in cases}
     sides = official_sides()
@@ -225,15 +230,33 @@ def _kfold(num_folds: int, fold: int, facts: Sequence[CaseFacts], seed: int) -> 
 
 
 def _given(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:
-    del seed
-    split_of = {fact.case.volume_id: fact.case.given_split or "" for fact in facts}
-    for volume_id, split in split_of.items():
-        if not split:
+    split_of: dict[str, str] = {}
+    splits_of_patient: dict[str, set[str]] = {}
+    for fact in facts:
+        split = fact.case.given_split
+        if split is None:
             raise UserError(
-                f"--split given: the source does not say where {volume_id} belongs: give "
-                "--split patient"
+                f"--split given: the source does not say where {fact.case.volume_id} belongs: "
+                "give --split patient"
             )
+        split_of[fact.case.volume_id] = split
+        splits_of_patient.setdefault(fact.case.patient_id, set()).add(split)
+    if missing := missing_splits([fact.case for fact in facts]):
+        only_train = [
+            fact for fact in facts if splits_of_patient[fact.case.patient_id] == {"train"}
+        ]
+        shares = {"train": 1 - GIVEN_FRACTION * len(missing)} | dict.fromkeys(
+            missing, GIVEN_FRACTION
+        )
+        split_of |= _by_volume(only_train, stratify(classes_of_patients(only_train), shares, seed))
     return _checked_not_empty(split_of, "--split given: the source has nothing for")
+
+
+def missing_splits(cases: Sequence[Case]) -> list[str]:
+    """The splits other than train for which a source has no volumes, or none with voxel labels."""
+    labelled = [case for case in cases if case.label is not None] or cases
+    present = {case.given_split for case in labelled}
+    return [split for split in SPLIT_NAMES if split not in present and split != "train"]
 
 
 def _shuffled(facts: Sequence[CaseFacts], seed: int) -> dict[str, str]:

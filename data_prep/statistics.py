@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import measurements
+from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import UserError, one_line_errors
@@ -67,14 +68,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("dataset", help="such as data/bhsd")
     parser.add_argument(
-        "--output", type=Path, help="folder (default: statistics in the dataset's folder)"
+        "--output",
+        type=local_path,
+        help="folder (default: statistics in the dataset's folder)",
     )
     options = parser.parse_args(arguments)
     with one_line_errors():
         if options.output is None and "://" in options.dataset:
             raise UserError(f"{options.dataset}: is remote: give --output, a folder here")
         index = SliceIndex.load(options.dataset)
-        paths = write(index, options.output or Path(options.dataset) / "statistics")
+        paths = write(index, options.output or local_path(options.dataset) / "statistics")
         content = json.loads(paths[0].read_text())
         for name, ml in content["blood_ml_where_present"].items():
             if ml["n"]:

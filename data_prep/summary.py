@@ -11,12 +11,16 @@ from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 def notes(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
     """Lines that say what layout was found, and what is worth knowing of the cases."""
     yield f"{source.name}: layout {source.layout}, {len(facts)} volumes"
+    yield from source.notes
     for fact in facts:
         for note in fact.notes:
             yield f"{fact.case.volume_id}: {note}"
-    unlabelled = sum(fact.case.label is None for fact in facts)
+    unlabelled = [fact.case.volume_id for fact in facts if fact.case.label is None]
     if unlabelled:
-        yield f"{unlabelled} volumes have no voxel labels: training and evaluation leave them out"
+        yield (
+            f"{len(unlabelled)} volumes have no voxel labels, such as {unlabelled[0]}: training "
+            "and evaluation leave them out"
+        )
     healthy = [
         fact.case.volume_id
         for fact in facts
@@ -24,6 +28,16 @@ def notes(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
     ]
     if healthy:
         yield f"{len(healthy)} volumes have labels without blood, such as {healthy[0]}"
+    present = [
+        label for label in FOREGROUND if any(f.pixels_per_class[:, label].any() for f in facts)
+    ]
+    if not present:
+        yield "warning: no volume has blood: there is nothing to learn from this dataset"
+    elif len(present) == 1:
+        yield (
+            f"warning: all blood is {CLASS_NAMES[present[0]]}: masks that mark any blood with one "
+            "value must not be taken for one class"
+        )
     if any(isinstance(fact.case.image, pictures.PngImage) for fact in facts):
         yield "PNG has no spacing: pixels count as 1 mm, so that volumes in mL mean nothing here"
 

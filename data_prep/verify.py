@@ -14,13 +14,13 @@ import itertools
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 from etils import epath
 
-from data_prep import checks, dataset
+from data_prep import checks, cross_checks, dataset
 from data_prep.checks import Finding
+from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.schema import LabelledVolume
@@ -39,14 +39,8 @@ def verify(index: SliceIndex) -> list[Finding]:
     hashes: dict[str, list[tuple[int, int]]] = defaultdict(list)
     for number in dataset.progress(range(len(index.volumes)), "volumes"):
         findings += _volume_findings(index, number, hashes)
-    counts = np.stack(
-        [
-            index.pixels_per_class[index.volume == number].sum(axis=0)
-            for number in range(len(index.volumes))
-        ]
-    )
-    findings += checks.split_findings(index.volumes, counts, index.split_method["method"])
-    findings += checks.duplicate_findings(index.volumes, hashes)
+    findings += cross_checks.split_findings(index.volumes, index.split_method["method"])
+    findings += cross_checks.duplicate_findings(index.volumes, hashes)
     return sorted(findings)
 
 
@@ -110,6 +104,9 @@ def _volume_findings(
             yield Finding(info.volume_id, "decoding", message, fatal=True)
     if len(records) < info.num_slices:
         return
+    for note in info.notes:
+        if note.startswith("spacing: "):
+            yield Finding(info.volume_id, "spacing", note.removeprefix("spacing: "), fatal=False)
     mismatches = list(checks.record_findings(info, records))
     yield from mismatches
     for record in records:
@@ -154,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prog="python -m data_prep.verify", description=(__doc__ or "").splitlines()[0]
     )
     parser.add_argument("dataset", help="such as data/bhsd")
-    parser.add_argument("--report", type=Path, help="write the findings as JSON there, too")
+    parser.add_argument("--report", type=local_path, help="write the findings as JSON there, too")
     options = parser.parse_args(arguments)
     with one_line_errors():
         index = SliceIndex.load(options.dataset)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Goes from a fresh machine to a trained and evaluated network in under ten minutes on two cores:
-# .venv, installation, phantom head CTs, TFRecords, training, evaluation, pictures.
+# .venv, installation, phantom head CTs, TFRecords, training, evaluation, prediction, pictures.
 #   bash launch/quickstart.sh [--config.KEY=VALUE ...]     arguments for training and evaluation
 # If it is stopped, the same command resumes it. Remove runs/quickstart to start from the beginning.
 set -euo pipefail
@@ -15,4 +15,8 @@ fi
 run=("$python" -m mbh_jax.main --config=configs/quickstart.py --workdir=runs/quickstart "$@")
 "${run[@]}"
 "${run[@]}" --mode=evaluate --config.eval.split=test
-echo "curves, pictures and tables: runs/quickstart"
+# A scan as a user has it: the first of the test patients.
+scan=$(sed -n '2s/,.*//p' runs/quickstart/evaluation/test*/evaluation.csv | head -n 1)
+"$python" -m mbh_jax.predict --model runs/quickstart --output runs/quickstart/predicted \
+  --input "data/raw/phantom/images/$scan.nii.gz" --overwrite
+echo "curves, pictures and tables: runs/quickstart; a predicted scan: runs/quickstart/predicted"

@@ -1,7 +1,6 @@
 """What the commands share: a recipe and a workdir as flags, and errors of one line."""
 
 import os
-import platform
 import re
 import sys
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from absl import app, flags
 from etils import epath
 from ml_collections import ConfigDict, config_flags
 
+from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.log import start_logging
 from mbh_jax.runtime import huge_pages
@@ -62,6 +62,8 @@ def run(
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # Otherwise TensorFlow says at every start that oneDNN is on.
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
+    # A notebook's may name what is not installed here; pictures go to files.
+    os.environ["MPLBACKEND"] = "agg"
     overrides: list[str] = []
 
     def parse(arguments: list[str]) -> list[str]:
@@ -72,7 +74,9 @@ def run(
     def main(arguments: list[str]) -> None:
         start_logging(debug=flags.FLAGS.verbosity > 0)
         huge_pages.log_use()
-        _keep_compiled_programs()
+        from mbh_jax.runtime import xla
+
+        xla.keep_compiled_programs()
         config, workdir = _configuration(recipe_from.value if recipe_from is not None else None)
         command(Command(_with_overrides(config, overrides), workdir, arguments[1:]))
 
@@ -109,11 +113,19 @@ def _parse_flags(arguments: list[str]) -> list[str]:
         if argument.startswith("-") and name in _RENAMED:
             raise UserError(f"--{name} is now called --{_RENAMED[name]}")
     try:
-        return flags.FLAGS(arguments)
+        return flags.FLAGS([_expand_recipe(argument) for argument in arguments])
     except flags.Error as error:
         raise UserError(f"{' '.join(str(error).split())} (--help lists the flags)") from None
     except (AttributeError, ImportError, KeyError, SyntaxError, TypeError) as error:
         raise UserError(f"--config: {' '.join(str(error).split())}") from None
+
+
+def _expand_recipe(argument: str) -> str:
+    """An argument, with the whole path where it is `--config=~/...`, which no shell expands."""
+    name, _, value = argument.partition("=")
+    if name not in ("--config", "-config") or not value.startswith("~"):
+        return argument
+    return f"{name}={files.user_path(value, name)}"
 
 
 def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
@@ -128,13 +140,15 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
         config = _CONFIG.value
         if not isinstance(config, ConfigDict):
             raise UserError(
-                f"--config: {_recipe()} is no recipe: not there, or without get_config()"
+                f"--config: {_recipe() or 'nothing'} is no recipe: not there, or without "
+                "get_config()"
             )
-        return config, _workdir(_WORKDIR.value or f"runs/{Path(_recipe()).stem}")
+        given = _WORKDIR.value
+        return config, _workdir(f"runs/{Path(_recipe()).stem}" if given is None else given)
     from mbh_jax.reporting.run_files import CONFIG_FILE
     from mbh_jax.training import network
 
-    if not _WORKDIR.value:
+    if _WORKDIR.value is None:
         raise UserError(
             "no recipe: give --config=configs/flexunet.py, or another of configs/; or the "
             "--workdir of a run, which knows its recipe"
@@ -143,7 +157,7 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
     if (workdir / CONFIG_FILE).is_file():
         return network.read_config(workdir), workdir
     if other_run is not None:
-        return network.read_config(epath.Path(other_run)), workdir
+        return network.read_config(files.user_path(other_run, "--init_from")), workdir
     raise UserError(
         f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one, or a "
         "recipe, such as --config=configs/flexunet.py"
@@ -193,25 +207,17 @@ def _recipe() -> str:
     return config_flags.get_config_filename(flags.FLAGS["config"])
 
 
-def _keep_compiled_programs() -> None:
-    """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
-    import jax
-
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        # By host: programs for one kind of CPU may not run on another.
-        jax.config.update(
-            "jax_compilation_cache_dir", str(cache / "mbh_jax" / f"xla-{platform.node()}")
-        )
-
-
 def _workdir(name: str) -> epath.Path:
     """The folder of that name.
 
     Raises:
-        UserError: it is in a store that checkpoints cannot be written to.
+        UserError: it is empty, or somewhere that checkpoints cannot be written to.
     """
     scheme, separator, _ = name.partition("://")
     if separator and scheme != "gs":
         raise UserError(f"--workdir={name}: a local folder or gs://BUCKET/FOLDER, not {scheme}://")
-    return epath.Path(name)
+    from mbh_jax.training.checkpoints_dir import checkpoints_dir
+
+    path = files.user_path(name, "--workdir")
+    checkpoints_dir(path)
+    return path

@@ -37,7 +37,13 @@ def _is_range_of_steps(value: Any) -> bool:
 
 
 SHARED_KEYS: dict[str, Key] = {
-    "seed": keys.integer(0, 0, "of initial weights, order, augmentation and dropout"),
+    "seed": keys.integer(
+        # JAX makes its key from 32 bits.
+        0,
+        0,
+        "of initial weights, order, augmentation and dropout",
+        maximum=2**32 - 1,
+    ),
     "data.dir": keys.text("data/bhsd", "folder that `data_prep.build_tfrecords` wrote"),
     "data.image_size": keys.integer(
         512, 8, "side of the network's input; slices are resized on the device"
@@ -67,7 +73,10 @@ SHARED_KEYS: dict[str, Key] = {
     ),
     "optimizer.warmup_epochs": keys.number(0.0, 0, "epochs of linear increase from 0"),
     "optimizer.plateau_patience": keys.integer(
-        0, 0, "epochs without a better validation loss after which the rate is lowered; 0: never"
+        0,
+        0,
+        "epochs without a better validation loss after which the rate is lowered; 0: never",
+        maximum=2**31 - 1,
     ),
     "optimizer.plateau_factor": keys.number(0.5, 0.01, "factor by which it is lowered", below=1),
     "augment.flip": keys.switch(False, "mirror half of the slices left to right"),
@@ -203,7 +212,7 @@ def validate(
         if key not in values:
             raise UserError(f"config: {key} is missing: it must be {rule.wanted}")
         if not rule.accepts(values[key]):
-            raise UserError(f"config: {key} must be {rule.wanted}, not {values[key]!r}")
+            raise UserError(f"config: {key} must be {rule.wanted}, not {_shown(values[key])}")
 
     divisor = models.size_divisor(config.model)
     if config.data.image_size % divisor:
@@ -232,6 +241,13 @@ def validate(
                 f"give a multiple of {divisor}, such as --config.{key}={multiple}, or fewer "
                 "devices (CUDA_VISIBLE_DEVICES=0,1 for two GPUs)"
             )
+
+
+def _shown(value: Any) -> str:
+    """A value, and what it is on a device if that is one that no rule takes in its place."""
+    rounded = keys.in_float32(value)
+    is_another = rounded != value and (rounded in (0, 1) or math.isinf(rounded))
+    return f"{value!r}" + (f", which is {rounded:g} in float32" if is_another else "")
 
 
 def markdown() -> str:

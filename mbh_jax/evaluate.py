@@ -1,5 +1,6 @@
 """Evaluation of a split: predict its volumes, then score their masks."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from mbh_jax.evaluation import summary
 from mbh_jax.evaluation.confusion import mask_confusion
 from mbh_jax.imageio.volume import voxel_volume_ml
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.log import log
+from mbh_jax.log import log, print_table
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.runtime import distributed
@@ -60,7 +61,9 @@ def evaluate(
     """Evaluates a checkpoint of `workdir` on the volumes of a split, and prints the table.
 
     Writes evaluation.csv and summary.json into `<workdir>/evaluation/<split>`; what is not of the
-    best checkpoint or not of all slices has `_last` or `_blood` after the split.
+    best checkpoint or not of all slices has `_last` or `_blood` after the split, and what is of
+    another dataset than the run was trained on the first eight digits of that dataset's
+    fingerprint.
 
     Args:
         config: the run's, perhaps with other values of `data.dir`, `eval.*` and `parallel.*`.
@@ -108,6 +111,7 @@ def evaluate(
             "workdir": workdir.name,
             "checkpoint": checkpoint,
             "dataset": index.fingerprint,
+            "dataset_dir": str(index.directory),
             "config": config.to_dict(),
         },
     )
@@ -116,10 +120,33 @@ def evaluate(
         for choice, usual in ((checkpoint, "best"), (config.eval.slices, "all"))
         if choice != usual
     ]
-    directory = workdir / "evaluation" / "_".join([split, *unusual])
+    directory = _results_dir(
+        workdir, "_".join([split, *unusual]), index.fingerprint, trained_on=trained.dataset
+    )
     summary.write_evaluation(directory, found)
     log.info("wrote %s", directory)
-    print(tables.format_table(found))
+    print_table(tables.format_table(found))
+
+
+def _results_dir(
+    workdir: epath.Path, name: str, dataset: str, *, trained_on: str | None
+) -> epath.Path:
+    """Where the results of a dataset go, so that no two datasets have the same place.
+
+    Args:
+        workdir: the run's folder.
+        name: of the split, and what else tells this evaluation from others.
+        dataset: fingerprint of the dataset that was evaluated.
+        trained_on: fingerprint of the dataset that the network was trained on, if that is known.
+    """
+    directory = workdir / "evaluation" / name
+    try:
+        found = json.loads((directory / "summary.json").read_text())["provenance"]["dataset"]
+    except (FileNotFoundError, KeyError, TypeError, ValueError):
+        found = None
+    if {trained_on, found} <= {dataset, None}:
+        return directory
+    return directory.with_name(f"{name}_{dataset[:8]}")
 
 
 def predict_volumes(

@@ -5,6 +5,7 @@ The only module that writes and renames.
 
 import contextlib
 import csv
+import errno
 import io
 import json
 import math
@@ -22,6 +23,9 @@ from PIL import Image
 
 from mbh_jax.errors import UserError
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Errors of a disk that is full, or fails."""
+
 _MAX_SUFFIX = 16
 """Characters of a suffix that a temporary name keeps, since file names may not be long."""
 
@@ -29,6 +33,30 @@ _MAX_SUFFIX = 16
 def is_remote(path: epath.PathLike) -> bool:
     """Whether `path` is in an object store, such as gs://bucket/run."""
     return "://" in os.fspath(path)
+
+
+def user_path(name: str, what: str) -> epath.Path:
+    """The path that a user means by `name`; a leading `~` is the home folder.
+
+    Args:
+        name: as it was given.
+        what: what errors call it, such as "--workdir".
+
+    Raises:
+        UserError: it is empty, its home folder is not known, or etils would read a local folder as
+            a bucket.
+    """
+    if not name.strip():
+        raise UserError(f"{what} is empty: give a path, or leave it out")
+    path = epath.Path(name).expanduser()
+    if os.fspath(path).startswith("~"):
+        raise UserError(
+            f"{what}={name}: no home folder is known for it: give the whole path (or ./{name} for "
+            "a folder of this name)"
+        )
+    if is_remote(path) and not is_remote(name):
+        raise UserError(f"{what}={name}: would be read as the bucket {path}: give another folder")
+    return path
 
 
 @contextlib.contextmanager
@@ -51,10 +79,22 @@ def atomic_path(path: epath.PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(path.with_name(name))
     try:
-        yield partial
-        replace_file(partial, path)
+        with _disk_errors_named(path):
+            yield partial
+            replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _disk_errors_named(path: epath.PathLike) -> Iterator[None]:
+    """Gives the path of what is written to an error of the disk that has none: a failed write."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _DISK_ERRORS:
+            error.filename = os.fspath(path)
+        raise
 
 
 def replace_file(whole: epath.PathLike, path: epath.PathLike) -> None:
@@ -102,7 +142,8 @@ def whole_folder(target: Path, expected: Collection[str], *, overwrite: bool) ->
     shutil.rmtree(partial, ignore_errors=True)  # What a killed run left.
     (partial / "new").mkdir(parents=True)
     try:
-        yield partial / "new"
+        with _disk_errors_named(target):
+            yield partial / "new"
         replace_folder(partial / "new", target, partial / "old")
     finally:
         shutil.rmtree(partial, ignore_errors=True)

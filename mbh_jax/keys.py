@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 
@@ -15,8 +16,8 @@ class Key(NamedTuple):
     """One key of a configuration.
 
     Attributes:
-        default: what it was worth before it existed; also its value where a component that has it
-            is chosen on the command line.
+        default: its value in a configuration of before it existed, and where a component that has
+            it is chosen on the command line.
         accepts: whether a value meets the rule.
         wanted: the rule in words, after "must be".
         meaning: what it does, for the documentation.
@@ -32,8 +33,8 @@ class Component(NamedTuple):
     """Something that a configuration chooses by name, such as a loss.
 
     Attributes:
-        create: makes it of its keys' values, given by name.
-        keys: its own keys.
+        create: makes it from the values of its keys, given by name.
+        keys: the keys that it brings.
         meaning: what it is, for the documentation.
     """
 
@@ -42,37 +43,46 @@ class Component(NamedTuple):
     meaning: str
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value is an int or a float, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def in_float32(value: Any) -> float:
+    """What a number is on a device: rounded to float32, and 0 where it is too small for its range.
+
+    NaN for what is no number, as True and False are not.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return math.nan
+    try:
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(value))
+    except OverflowError:  # A whole number beyond any float.
+        return math.inf if value > 0 else -math.inf
+    return rounded if abs(rounded) >= _SMALLEST_FLOAT32 else 0.0
 
 
-def integer(default: int, minimum: int, meaning: str) -> Key:
-    """A whole number of at least `minimum`."""
-    return Key(
-        default,
-        lambda value: isinstance(value, int) and not isinstance(value, bool) and value >= minimum,
-        f"a whole number of {minimum} or more",
-        meaning,
-    )
+_SMALLEST_FLOAT32 = float(np.finfo(np.float32).tiny)
+"""The smallest positive normal number; devices take what is smaller for 0."""
+
+
+def integer(default: int, minimum: int, meaning: str, *, maximum: int | None = None) -> Key:
+    """A whole number of at least `minimum` and, if given, at most `maximum`."""
+
+    def accepts(value: Any) -> bool:
+        is_integer = isinstance(value, int) and not isinstance(value, bool)
+        return is_integer and value >= minimum and (maximum is None or value <= maximum)
+
+    wanted = f"of {minimum} or more" if maximum is None else f"from {minimum} to {maximum}"
+    return Key(default, accepts, f"a whole number {wanted}", meaning)
 
 
 def number(default: float, minimum: float, meaning: str, *, below: float = math.inf) -> Key:
-    """A number of at least `minimum` and less than `below`."""
+    """A number of at least `minimum` and less than `below`, in float32."""
     wanted = f"a number from {minimum:g}" + ("" if below == math.inf else f" to below {below:g}")
-    return Key(
-        default, lambda value: is_number(value) and minimum <= value < below, wanted, meaning
-    )
+    minimum_float32 = in_float32(minimum)
+    return Key(default, lambda value: minimum_float32 <= in_float32(value) < below, wanted, meaning)
 
 
 def positive(default: float, meaning: str) -> Key:
-    """A finite number above 0."""
-    return Key(
-        default,
-        lambda value: is_number(value) and 0 < value < math.inf,
-        "a number above 0",
-        meaning,
-    )
+    """A finite number above 0, in float32."""
+    return Key(default, lambda value: 0 < in_float32(value) < math.inf, "a number above 0", meaning)
 
 
 def choice(default: str, values: Mapping | tuple[str, ...], meaning: str) -> Key:

@@ -1,9 +1,13 @@
-"""The log of this project: one plain line an event, on standard error."""
+"""The log of this project: one plain line for each event, on standard error."""
 
+import contextlib
 import logging
 import sys
+from collections.abc import Iterator
 
 import absl.logging
+
+from mbh_jax.errors import discard_output
 
 log = logging.getLogger("mbh_jax")
 
@@ -16,3 +20,26 @@ def start_logging(*, debug: bool = False) -> None:
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
     absl.logging.set_verbosity(absl.logging.WARNING)
+
+
+def print_table(text: str) -> None:
+    """Prints to standard output what is in a file too: where that fails, it is a warning."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        log.warning("warning: standard output: %s", error.strerror)
+        discard_output(sys.stdout)
+
+
+@contextlib.contextmanager
+def only_warn(what: str) -> Iterator[None]:
+    """Turns an error in its block into a warning, for what a run can do without.
+
+    Args:
+        what: what is then missing, such as "the pictures of epoch 3".
+    """
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        log.warning("warning: %s could not be written, the run goes on (%s)", what, reason)

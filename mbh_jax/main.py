@@ -7,15 +7,18 @@
 
 Run again with the same flags, a run that was stopped goes on; with --workdir alone too, since a
 workdir holds its recipe. Exit codes: 0 done, 1 an error that one line explains, 74 another process
-of the run was lost, 75 stopped by SIGTERM or Ctrl-C with everything saved, 130 interrupted by a
-second Ctrl-C.
+of the run was lost, 75 stopped with everything saved (by SIGTERM, Ctrl-C or the end of the
+terminal), 130 interrupted by Ctrl-C before the run began, or by a second one.
 """
 
-from absl import flags
-from etils import epath
+from mbh_jax.errors import UserError, end_at_first_signal
 
-from mbh_jax import cli
-from mbh_jax.errors import UserError
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take seconds.
+
+from absl import flags
+
+from mbh_jax import cli, files
 
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -56,11 +59,13 @@ def main(command: cli.Command) -> None:
         raise UserError("--coordinator, --num_processes and --process_id belong to --distributed")
     else:
         distributed.refuse_unjoined_processes()
+    distributed.start_devices()
     with distributed.lost_process_errors():
         if _MODE.value == "train":
-            source = _INIT_FROM.value
+            given = _INIT_FROM.value
+            source = None if given is None else files.user_path(given, "--init_from")
             with StopRequest() as stop:
-                train(config, workdir, stop, init_from=epath.Path(source) if source else None)
+                train(config, workdir, stop, init_from=source)
                 evaluate(config, workdir, stop, split="validation", checkpoint="best")
         else:
             with StopRequest() as stop:

@@ -8,7 +8,6 @@ For research: not a medical device.
 import argparse
 import concurrent.futures
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -249,6 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
+        from mbh_jax.runtime import xla
+
+        xla.keep_compiled_programs()
         scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
         problems = predict_scans(
             chosen.model,
@@ -269,6 +271,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     huge_pages.use_huge_pages()
     main()

@@ -13,7 +13,7 @@ from mbh_jax.errors import Stopped
 from mbh_jax.log import log
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.reporting.run_files import RunFiles
-from mbh_jax.runtime import distributed
+from mbh_jax.runtime import distributed, run_lock
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
 from mbh_jax.runtime.profiling import StepProfiler
@@ -47,34 +47,40 @@ def train(
         init_from: workdir of another run, with whose weights a new run starts.
 
     Raises:
-        UserError: the configuration is wrong, the dataset missing, the workdir holds another run,
-            the loss is not finite, the devices' memory does not suffice, or the disk is full.
+        UserError: the configuration is wrong, the dataset missing, the workdir in use or that of
+            another run, the loss not finite, the devices' memory too small, or the disk full.
         Stopped: SIGTERM or Ctrl-C came; what had been done is saved.
     """
     config_keys.validate(config, jax.device_count())
     loader = Loader(config.data)
     index = loader.index
-    train_examples = index.examples("train", config.data.slices)
-    validation_examples = index.examples("validation", config.data.slices)
+    train_examples, validation_examples = (
+        index.examples(split, config.data.slices) for split in ("train", "validation")
+    )
     num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
     parallel = create_parallel(config.parallel.mode)
-    if init_from is not None:
-        initialize_from(config, workdir, init_from, parallel)
     training = create_training(config, parallel, steps_per_epoch=num_batches)
 
     with (
         memory.out_of_memory_errors(config),
+        run_lock.locked(workdir),
         Checkpoints(workdir, parallel) as checkpoints,
     ):
+        if init_from is not None:
+            initialize_from(config, workdir, init_from, parallel)
         state, record = initialize_or_resume(training, index.fingerprint, checkpoints, workdir)
         _log_setup(training, state, len(train_examples), len(validation_examples))
         step = int(state.step)
+        # A run killed after an epoch's checkpoint may lack what is written after it.
+        must_report = bool(record.history) and not record.batch
 
         def save_last(state: TrainState, record: RunRecord) -> None:
             checkpoints.save_last(state, int(state.step), record.to_json(config, index.fingerprint))
 
         with (
-            RunFiles(workdir, config, step, enabled=distributed.is_primary()) as run_files,
+            RunFiles(
+                workdir, config, step - must_report, enabled=distributed.is_primary()
+            ) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(
                 num_batches * config.train.num_epochs, step, config.train.batch_size
@@ -89,6 +95,14 @@ def train(
                 parallel=parallel,
                 workdir=workdir,
             )
+
+            def report(state: TrainState, record: RunRecord) -> None:
+                with progress.paused("pictures"):
+                    picture = preview.draw(state.variables, record.epoch)
+                    run_files.write_epoch(record.history, picture)
+
+            if must_report:
+                report(state, record)
             loop = TrainingLoop(
                 training,
                 loader,
@@ -117,29 +131,36 @@ def train(
                 except Stopped:
                     save_last(state, record)
                     raise
-                step = int(state.step)
                 entry = epoch_log.entry(
                     training.loss,
                     epoch=record.epoch + 1,
-                    step=step,
-                    learning_rate=float(training.schedule(step - 1) * state.plateau.scale),
+                    step=int(state.step),
+                    learning_rate=_learning_rate(training, state),
                     trained=record.sums,
                     validated=validated,
-                )
-                entry["train_seconds"] = trained - started
-                entry["validation_seconds"] = time.monotonic() - trained
+                ) | {
+                    "train_seconds": trained - started,
+                    "validation_seconds": time.monotonic() - trained,
+                }
                 nonfinite.check_validation_loss(entry["val_loss"], entry["epoch"])
 
                 record = record.end_epoch(entry)
                 state = apply_plateau_rule(training, state, entry["val_loss"])
-                with progress.paused("pictures"):
-                    picture = preview.draw(state.variables, record.epoch)
-                    run_files.write_epoch(record.history, picture)
-                progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
-                # Last, so that a run killed before does it all again.
+                # The whole state after the best variables: a run killed between takes the epoch
+                # again. Both before what people look at, whose failure costs no epoch.
                 if record.early_stopping.has_improved:
-                    checkpoints.save_best(state.variables, entry["step"], entry)
+                    trained_on = {"dataset": index.fingerprint}
+                    checkpoints.save_best(state.variables, entry["step"], entry | trained_on)
                 save_last(state, record)
+                progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
+                report(state, record)
+        if message := record.early_stop(config.train.num_epochs):
+            log.info(message)
+
+
+def _learning_rate(training: Training, state: TrainState) -> float:
+    """That of the last step taken."""
+    return float(training.schedule(int(state.step) - 1) * state.plateau.scale)
 
 
 def apply_plateau_rule(training: Training, state: TrainState, val_loss: float) -> TrainState:

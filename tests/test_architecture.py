@@ -16,6 +16,7 @@ LIBRARY = ("data", "evaluation", "imageio", "models", "optimization", "reporting
 MAY_IMPORT = {
     **dict.fromkeys(BASE, ()),
     "files": ("errors",),
+    "log": ("errors",),
     "runtime": BASE,
     "imageio": BASE,
     "models": BASE,

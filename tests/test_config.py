@@ -74,6 +74,15 @@ def test_recipe_runs_a_step(name: str) -> None:
         ("model.dropout_rate", 1.0, "model.dropout_rate must be a number from 0 to below 1"),
         ("optimizer.learning_rate", 0.0, "optimizer.learning_rate must be a number above 0"),
         ("optimizer.learning_rate", float("nan"), "optimizer.learning_rate must be a number"),
+        ("optimizer.learning_rate", 5e-324, "above 0, not 5e-324, which is 0 in float32"),
+        # Not 0 in NumPy, but on a device, which has no numbers below 2**-126.
+        ("optimizer.learning_rate", 1e-40, "above 0, not 1e-40, which is 0 in float32"),
+        ("optimizer.learning_rate", 1e39, "above 0, not 1e\\+39, which is inf in float32"),
+        ("optimizer.beta1", 1 - 1e-10, "to below 1, not 0.9999999999, which is 1 in float32"),
+        ("optimizer.clip_norm", 1e39, "must be a number from 0, not 1e\\+39, which is inf"),
+        ("seed", 2**32, "seed must be a whole number from 0 to 4294967295, not 4294967296"),
+        ("seed", -1, "seed must be a whole number from 0"),
+        ("optimizer.plateau_patience", 2**31, "must be a whole number from 0 to 2147483647"),
         ("data.window", "bone", "one of hu_0_255, brain, brain_subdural_bone"),
         ("parallel.mode", "xmap", "parallel.mode must be one of pmap, jit"),
         ("data.image_size", 500, "multiple of 128, such as 384"),
@@ -92,11 +101,25 @@ def test_recipe_runs_a_step(name: str) -> None:
 def test_a_wrong_value_is_named_with_what_it_must_be(
     config: ConfigDict, key: str, value: object, message: str
 ) -> None:
-    section, name = key.split(".")
-    with config.ignore_type():
-        config[section][name] = value
+    *sections, name = key.split(".")
+    section = config[sections[0]] if sections else config
+    with section.ignore_type():
+        section[name] = value
     with pytest.raises(UserError, match=message):
         config_keys.validate(config, num_devices=1)
+
+
+def test_a_whole_number_beyond_any_float_is_refused() -> None:
+    rule = config_keys.SHARED_KEYS["optimizer.learning_rate"]
+    assert not rule.accepts(10**400)
+    assert rule.accepts(10**30)
+
+
+def test_the_largest_seeds_differ() -> None:
+    """JAX takes 32 bits of a seed: what more there is would be left out without a word."""
+    accepted = [seed for seed in (0, 1, 2**32 - 1) if config_keys.SHARED_KEYS["seed"].accepts(seed)]
+    keys = {tuple(jax.random.key_data(jax.random.key(seed)).tolist()) for seed in accepted}
+    assert len(keys) == 3
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_name(config: ConfigDict) -> None:

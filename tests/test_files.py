@@ -1,8 +1,11 @@
 """Atomic files, strict JSON and CSV whose floats come back."""
 
 import csv
+import errno
 import json
 import math
+import os
+import resource
 
 import numpy as np
 import pytest
@@ -31,6 +34,37 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         files.atomic_write_text(path, "new")
     assert path.read_text() == "old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.fixture
+def small_files():
+    """No file of this process may be longer than 1,000 bytes, as on a disk that is full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_disk_names_the_file(tmp_path, small_files):
+    path = tmp_path / "a.txt"
+    with pytest.raises(OSError, match=r"File too large: '.*a\.txt'"):
+        files.atomic_write_bytes(path, bytes(5000))
+    folder = tmp_path / "folder"
+    with (
+        pytest.raises(OSError, match=r"File too large: '.*folder'"),
+        files.whole_folder(folder, [], overwrite=False) as new,
+    ):
+        (new / "file").write_bytes(bytes(5000))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_error_while_a_file_is_written_is_not_given_its_name(tmp_path):
+    with (
+        pytest.raises(ConnectionResetError) as raised,
+        files.atomic_path(tmp_path / "a.txt"),
+    ):
+        raise ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
+    assert raised.value.filename is None
 
 
 def test_a_path_to_write_to_keeps_its_suffix_and_may_have_a_long_name(tmp_path):
@@ -122,3 +156,18 @@ def test_csv_leaves_out_what_does_not_exist_but_refuses_a_missing_column(tmp_pat
     assert (tmp_path / "x.csv").read_text() == "x,y,z\n,,0\n,1,0.0\n"
     with pytest.raises(KeyError):
         files.write_csv(tmp_path / "x.csv", ("x", "absent"), rows)
+
+
+def test_a_path_as_a_user_gives_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert os.fspath(files.user_path("~/runs/[a]", "--workdir")) == f"{tmp_path}/runs/[a]"
+    assert os.fspath(files.user_path("runs/~a", "--workdir")) == "runs/~a"
+    assert os.fspath(files.user_path("gs://bucket/run", "--workdir")) == "gs://bucket/run"
+    for wrong, message in (
+        ("", "--workdir is empty"),
+        (" ", "--workdir is empty"),
+        ("~no_such_user/run", "no home folder is known"),
+        ("/s3/run", "would be read as the bucket s3://run"),
+    ):
+        with pytest.raises(UserError, match=message):
+            files.user_path(wrong, "--workdir")

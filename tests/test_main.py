@@ -1,5 +1,6 @@
 """The command as a user runs it: what it prints, how it ends, and what it does not need."""
 
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -55,6 +56,8 @@ SMOKE = "--config=configs/smoke.py"
         ([SMOKE, "stray"], "unexpected argument 'stray'"),
         ([SMOKE, "--num_processes=2"], "belong to --distributed"),
         ([SMOKE, "--workdir=s3://bucket/run"], "a local folder or gs://BUCKET/FOLDER"),
+        ([SMOKE, "--workdir="], "--workdir is empty: give a path"),
+        ([SMOKE, "--workdir=no\\such"], "a folder whose path holds \\: give another --workdir"),
         ([SMOKE, "--begin_with=/no/such/run"], "--begin_with is now called --init_from"),
         ([SMOKE, "--config.loss.dice_weight=1"], "belongs to cross_entropy_dice, and loss.name is"),
         (
@@ -72,6 +75,20 @@ def test_wrong_input_ends_in_one_line(arguments: list[str], message: str) -> Non
     assert message in done.stderr
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_tilde_is_the_home_folder(
+    tmp_path: Path, tiny_dataset_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copytree(tiny_dataset_dir, tmp_path / "data")
+    (tmp_path / "data" / "head_ct" / "1.0.0" / "dataset_info.json").write_text("{")
+    (tmp_path / "recipe.py").write_text("from configs.smoke import get_config\n")
+    done = main("--config=~/recipe.py", "--config.data.dir=~/data", "--workdir=~/run")
+    assert f"{tmp_path}/data/head_ct/1.0.0/dataset_info.json: damaged" in done.stderr
+    done = main("--workdir=~/run")
+    assert f"{tmp_path}/run holds no run" in done.stderr
+    assert not (REPOSITORY / "~").exists()
 
 
 def test_everything_but_the_input_pipeline_imports_without_tensorflow() -> None:
@@ -100,3 +117,22 @@ def test_everything_but_the_input_pipeline_imports_without_tensorflow() -> None:
     assert done.stdout.strip() == "True ['mbh_jax.data.pipeline', 'mbh_jax.data.records']", (
         done.stdout + done.stderr
     )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_run_whose_output_nobody_can_write_is_whole(
+    tiny_dataset_dir: Path, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "mbh_jax.main", "--config=configs/smoke.py"]
+    flags = [
+        f"--config.data.dir={tiny_dataset_dir}",
+        f"--workdir={tmp_path}",
+        "--config.train.num_epochs=1",
+    ]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*command, *flags], stdout=full, stderr=full, check=False, cwd=REPOSITORY
+        )
+    assert done.returncode == 0
+    assert (tmp_path / "evaluation" / "validation" / "summary.json").is_file()

@@ -2,19 +2,23 @@
 
 import csv
 import json
+import logging
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 import nibabel
 import numpy as np
 import pytest
+from etils import epath
 from ml_collections import ConfigDict
 from run_commands import (
     evaluate_split,
     last_record,
     num_train_examples,
     restore,
+    results,
     train_and_evaluate,
     training_of,
 )
@@ -22,9 +26,14 @@ from run_commands import (
 from configs import smoke
 from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
+from mbh_jax.reporting.run_files import RunFiles
 from mbh_jax.runtime.parallel import create_parallel
+from mbh_jax.runtime.preemption import StopRequest
+from mbh_jax.train import train
 from mbh_jax.training import epoch_log
+from mbh_jax.training.checkpoints import Checkpoints
 from mbh_jax.training.initialize import initialize_from
+from mbh_jax.training.preview import Preview
 from mbh_jax.training.validation import validate
 
 NUM_EPOCHS = 3
@@ -108,7 +117,8 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
     assert pictures == ["epoch_0001", "epoch_0002", "epoch_0003"]
     assert len(list((undisturbed / "epoch_change_infer" / "epoch_0001").iterdir())) == 3
     evaluation = undisturbed / "evaluation" / "validation"
-    assert {path.name for path in evaluation.iterdir()} == {"evaluation.csv", "summary.json"}
+    names = {path.name for path in evaluation.iterdir()}
+    assert names == {"evaluation.csv", "evaluation.json", "summary.json"}
     with (undisturbed / "train_losses.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -152,6 +162,57 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
     tables = "evaluation/validation/evaluation.csv"
     assert (workdir / tables).read_bytes() == (undisturbed / tables).read_bytes()
+
+
+def interrupt_report(monkeypatch: pytest.MonkeyPatch, epoch: int, name: str) -> None:
+    """Makes the run end after an epoch's checkpoint: before its pictures, or after them."""
+    whole = getattr(Preview if name == "draw" else RunFiles, name)
+
+    def interrupted(self, *arguments):
+        number = arguments[1] if name == "draw" else len(arguments[0])
+        if number == epoch:
+            raise KeyboardInterrupt
+        return whole(self, *arguments)
+
+    monkeypatch.setattr(Preview if name == "draw" else RunFiles, name, interrupted)
+
+
+@pytest.mark.parametrize(("name", "epoch"), [("draw", 2), ("write_epoch", 2), ("draw", NUM_EPOCHS)])
+def test_what_a_killed_run_did_not_write_after_its_checkpoint_is_written_later(
+    config: ConfigDict,
+    undisturbed: Path,
+    tmp_path: Path,
+    *,
+    name: str,
+    epoch: int,
+) -> None:
+    workdir = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_report(patch, epoch, name)
+        train_and_evaluate(config, workdir)
+    assert last_record(config, workdir)["epoch"] == epoch, "the epoch itself is saved"
+    train_and_evaluate(config, workdir)
+    assert results(config, workdir) == results(config, undisturbed)
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    shown = accumulator.EventAccumulator(str(workdir / "tensorboard")).Reload()
+    steps = [entry["step"] for entry in json.loads((workdir / "history.json").read_text())]
+    assert [event.step for event in shown.Scalars("val_loss")] == steps
+    (tag,) = shown.Tags()["images"]
+    assert [event.step for event in shown.Images(tag)] == steps
+
+
+def test_pictures_that_cannot_be_drawn_cost_no_epoch(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    workdir = tmp_path / "run"
+    workdir.mkdir()
+    for name in ("epoch_change_infer", "tensorboard"):
+        (workdir / name).write_text("a file where a folder belongs")
+    train_and_evaluate(config, workdir)
+    for epoch in range(1, NUM_EPOCHS + 1):
+        assert f"the pictures of epoch {epoch} could not be written, the run goes on" in caplog.text
+    for name in ("train_losses.csv", "evaluation/validation/evaluation.csv"):
+        assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_epochs(
@@ -218,6 +279,53 @@ def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
     assert "mean of 5" in capsys.readouterr().out
 
 
+def test_evaluations_on_two_datasets_are_both_kept(
+    config: ConfigDict,
+    undisturbed: Path,
+    tmp_path: Path,
+    make_source,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from data_prep import build_tfrecords
+
+    source = make_source()
+    enlarge_one_volume(source)
+    build_tfrecords.build(source, tmp_path / "other")
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    found = {}
+    own_dir = config.data.dir
+    # The other one first: the plain name stays that of the dataset that the run was trained on.
+    for config.data.dir in (str(tmp_path / "other"), own_dir, str(tmp_path / "other")):
+        evaluate_split(config, workdir)
+        index = Loader(config.data).index
+        assert f"dataset: {index.directory} ({index.fingerprint[:8]})" in capsys.readouterr().out
+        found[config.data.dir] = index.fingerprint
+    folders = {path.name: path for path in (workdir / "evaluation").glob("test*")}
+    assert set(folders) == {"test", f"test_{found[str(tmp_path / 'other')][:8]}"}
+    for folder in folders.values():
+        summary = json.loads((folder / "summary.json").read_text())
+        is_own = folder.name == "test"
+        expected = found[own_dir] if is_own else found[str(tmp_path / "other")]
+        assert summary["provenance"]["dataset"] == expected
+
+
+def test_imported_weights_belong_to_no_dataset_and_their_evaluations_are_kept_apart(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    initialize_from(config, workdir, undisturbed, create_parallel("pmap"))
+    evaluate_split(config, workdir)
+    results = workdir / "evaluation" / "test" / "summary.json"
+    of_another = json.loads(results.read_text())
+    of_another["provenance"]["dataset"] = "of another dataset"
+    results.write_text(json.dumps(of_another))
+    evaluate_split(config, workdir)
+    assert json.loads(results.read_text()) == of_another
+    fingerprint = Loader(config.data).index.fingerprint
+    assert (workdir / "evaluation" / f"test_{fingerprint[:8]}" / "summary.json").is_file()
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(
     config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -240,8 +348,25 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert kept == {"1", "2"}
 
 
+def test_an_epoch_whose_batches_are_all_skipped_stops_the_run(
+    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "run"
+    config.train.max_nonfinite_steps = 1000
+    whole = Loader.train_batches
+
+    def poisoned(self, examples, *, epoch, **which):
+        for batch in whole(self, examples, epoch=epoch, **which):
+            yield batch | {"weight": batch["weight"] * np.float32(np.nan if epoch else 1)}
+
+    monkeypatch.setattr(Loader, "train_batches", poisoned)
+    with pytest.raises(UserError, match=r"all \d+ batches of epoch 2 were skipped"):
+        train_and_evaluate(config, workdir)
+    assert last_record(config, workdir)["epoch"] == 1
+
+
 def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
-    config: ConfigDict, tmp_path: Path
+    config: ConfigDict, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     config.optimizer.learning_rate = 1e-12
     config.optimizer.warmup_epochs = 0.0
@@ -249,12 +374,26 @@ def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
     config.train.num_epochs = 10
     config.train.early_stopping_patience = 2
     config.train.preview_slices = 0
+    caplog.set_level(logging.INFO)
     train_and_evaluate(config, tmp_path / "run")
     entries = json.loads((tmp_path / "run" / "history.json").read_text())
     losses = [entry["val_loss"] for entry in entries]
     best = int(np.argmin(losses))
     assert len(entries) < 10
     assert len(entries) - 1 - best == 2
+    said = f"stopped early after epoch {len(entries)}: no validation loss below that of epoch "
+    assert f"{said}{best + 1} for 2 epochs" in caplog.text
+    caplog.clear()
+    train_and_evaluate(config, tmp_path / "run")
+    assert said in caplog.text
+    assert json.loads((tmp_path / "run" / "history.json").read_text()) == entries
+
+    config.train.early_stopping_patience = 3
+    train_and_evaluate(config, tmp_path / "run")
+    more = json.loads((tmp_path / "run" / "history.json").read_text())
+    assert more[: len(entries)] == entries
+    losses = [entry["val_loss"] for entry in more]
+    assert len(losses) - 1 - int(np.argmin(losses)) == 3
 
 
 def test_an_epoch_that_ends_on_a_checkpoint_step_keeps_its_record(
@@ -280,6 +419,109 @@ def test_a_best_checkpoint_without_a_whole_state_is_of_no_run(
     (best,) = (workdir / "checkpoints" / "best").iterdir()
     entries = json.loads((workdir / "history.json").read_text())
     assert best.name == str(entries[0]["step"])
+
+
+def remove_last(workdir: Path) -> None:
+    shutil.rmtree(workdir / "checkpoints" / "last")
+
+
+def damage_every_state(workdir: Path) -> None:
+    for folder in (workdir / "checkpoints" / "last").glob("[0-9]*"):
+        shutil.rmtree(folder / "training")
+
+
+def remove_checkpoints(workdir: Path) -> None:
+    shutil.rmtree(workdir / "checkpoints")
+
+
+def keep_best(workdir: Path) -> None:
+    remove_last(workdir)
+    (workdir / "history.json").unlink()
+
+
+@pytest.mark.parametrize("lose", [remove_last, damage_every_state, remove_checkpoints, keep_best])
+def test_a_run_that_lost_its_last_state_is_not_taken_for_a_new_one(
+    config: ConfigDict,
+    undisturbed: Path,
+    tmp_path: Path,
+    lose: Callable[[Path], None],
+) -> None:
+    workdir = tmp_path / "run"
+    shutil.copytree(undisturbed, workdir)
+    lose(workdir)
+    has_best = (workdir / "checkpoints" / "best").exists()
+    left = {path for path in workdir.rglob("*") if "last" not in str(path)}
+    for _ in range(2):
+        with pytest.raises(UserError, match="last state is missing or damaged") as refused:
+            train_and_evaluate(config, workdir)
+        assert "give another --workdir" in str(refused.value)
+        assert (f"--init_from={workdir}" in str(refused.value)) == has_best
+    if has_best:
+        with pytest.raises(UserError, match="last state is missing or damaged"):
+            initialize_from(config, workdir, workdir, create_parallel("pmap"))
+    assert left == {path for path in workdir.rglob("*") if "last" not in str(path)}
+    if has_best:
+        initialize_from(config, tmp_path / "new", workdir, create_parallel("pmap"))
+        assert (tmp_path / "new" / "checkpoints" / "initial" / "0").is_dir()
+
+
+def test_a_run_that_lost_the_weights_it_was_to_start_with_does_not_start_with_others(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    workdir = tmp_path / "run"
+    initialize_from(config, workdir, undisturbed, create_parallel("pmap"))
+    shutil.rmtree(workdir / "checkpoints" / "initial")
+    with pytest.raises(UserError, match=r"last state is missing .* \(there are config\.json\)"):
+        train_and_evaluate(config, workdir)
+
+
+def test_a_run_that_has_begun_does_not_need_the_weights_it_started_with(
+    config: ConfigDict, undisturbed: Path, tmp_path: Path
+) -> None:
+    config.train.preview_slices = 0
+    workdir, source = tmp_path / "run", shutil.copytree(undisturbed, tmp_path / "source")
+    for config.train.num_epochs in (1, 2):
+        with StopRequest() as stop:
+            train(config, epath.Path(workdir), stop, init_from=epath.Path(source))
+        for folder in (source, workdir / "checkpoints" / "initial"):
+            shutil.rmtree(folder, ignore_errors=True)
+    first, second = json.loads((workdir / "history.json").read_text())
+    # A network that has been trained for three epochs, and not a new one.
+    assert first["loss"] < json.loads((undisturbed / "history.json").read_text())[1]["loss"]
+    assert second["epoch"] == 2
+
+
+def test_a_run_that_took_no_step_may_become_another(
+    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The devices' memory did not suffice, say, and the next try takes smaller batches."""
+    workdir = tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        interrupt_after(patch, 0)
+        train_and_evaluate(config, workdir)
+    assert {path.name for path in (workdir / "checkpoints" / "last").iterdir()} == {"0"}
+    config.data.slices = "blood"  # Another batch size would be compiled for a long time.
+    config.train.num_epochs = 1
+    config.train.preview_slices = 0
+    train_and_evaluate(config, workdir)
+    record = last_record(config, workdir)
+    assert (record["epoch"], record["config"]["data"]["slices"]) == (1, "blood")
+
+
+def test_a_disk_that_loses_what_is_written_is_found_before_the_first_step(
+    config: ConfigDict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workdir = tmp_path / "run"
+    wait = Checkpoints.wait
+
+    def wait_and_lose(self) -> None:
+        wait(self)
+        (workdir / "checkpoints" / "last" / "0" / "variables" / "manifest.ocdbt").unlink()
+
+    monkeypatch.setattr(Checkpoints, "wait", wait_and_lose)
+    monkeypatch.setattr(Loader, "train_batches", None)
+    with pytest.raises(UserError, match=r"last/0: was written, but cannot be read back"):
+        train_and_evaluate(config, workdir)
 
 
 def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before(

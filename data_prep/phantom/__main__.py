@@ -8,10 +8,10 @@ a seed is the same whatever `--num_volumes` and `--workers` are.
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 import tqdm
 
+from data_prep.paths import local_path
 from data_prep.phantom.dataset import DatasetSpec, prepare_output, write_volumes
 from data_prep.phantom.plan import PREVALENCES
 from data_prep.phantom.stored_headers import read_headers
@@ -28,7 +28,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         description="Makes a data set of phantom head CTs with bleeding, in BHSD's layout.",
         allow_abbrev=False,
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument("--output", type=local_path, required=True, help="folder to write")
     parser.add_argument(
         "--num_volumes",
         type=int,
@@ -47,7 +47,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--headers",
-        type=Path,
+        type=local_path,
         help="CSV of real files' NIfTI headers: names, slices, spacing and tilt come from it",
     )
     parser.add_argument("--workers", type=int, default=1, help="processes (default 1)")

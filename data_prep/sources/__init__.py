@@ -2,22 +2,28 @@
 
 import dataclasses
 import itertools
-from pathlib import Path
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 
+from data_prep.sources import patients
 from data_prep.sources.cases import (
     BadCase,
     Case,
     CaseFacts,
     Source,
     cut_to_slices,
-    patient_of,
     read_case,
     read_facts,
     whole_volume,
 )
-from data_prep.sources.files import SourceFile, list_files
-from data_prep.sources.layouts import LAYOUTS, Options
+from data_prep.sources.files import Listing, SourceFile, is_volume, list_files, printable
+from data_prep.sources.layouts import ALL_LAYOUTS, LAYOUTS
+from data_prep.sources.options import Options
+from data_prep.sources.pairing import is_picture
 from mbh_jax.errors import UserError
+
+_TEXTS = (".csv", ".json", ".md", ".txt", ".xlsx")
+"""Suffixes of files that are not expected to be volumes."""
 
 __all__ = [
     "LAYOUTS",
@@ -29,7 +35,7 @@ __all__ = [
     "SourceFile",
     "cut_to_slices",
     "open_source",
-    "patient_of",
+    "printable",
     "read_case",
     "read_facts",
     "whole_volume",
@@ -55,7 +61,10 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
     ]
     if not found:
         wanted = LAYOUTS[layout].what if layout else "one of " + ", ".join(LAYOUTS)
-        raise UserError(f"{path}: no data set found: give {wanted} (see docs/data_prep.md)")
+        raise UserError(
+            f"{path}: no data set found: give {wanted} (see docs/data_prep.md); "
+            f"{listing.describe()}"
+        )
     if len(found) > 1:
         listed = ", ".join(f"{name} in {root}" for name, root in found)
         raise UserError(f"{path}: several data sets ({listed}): give one, or --layout")
@@ -63,12 +72,18 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
     options = options or Options()
     for option in dataclasses.fields(options):
         is_given = getattr(options, option.name) != option.default
-        if is_given and option.name not in LAYOUTS[name].options:
+        if is_given and option.name not in (*ALL_LAYOUTS, *LAYOUTS[name].options):
             raise UserError(
                 f"--{option.name}: means nothing to {path}, of layout {name}: remove it, or give "
                 "another --layout"
             )
-    cases, bad_cases = LAYOUTS[name].cases(listing, root, options)
+    cases, bad_cases, notes = LAYOUTS[name].cases(listing, root, options)
+    bad_cases += [
+        BadCase(case.volume_id, f"{case.image.name}: its name is not UTF-8: rename it")
+        for case in cases
+        if case.volume_id != printable(case.volume_id)
+    ]
+    cases = [case for case in cases if case.volume_id == printable(case.volume_id)]
     cases.sort(key=lambda case: case.volume_id)
     for first, second in itertools.pairwise(cases):
         if first.volume_id == second.volume_id:
@@ -76,4 +91,31 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
                 f"{path}: two volumes named {first.volume_id} ({first.image.name} and "
                 f"{second.image.name}): rename or remove one"
             )
-    return Source(path.resolve().name, name, tuple(cases), tuple(sorted(bad_cases)))
+    own_list = root / patients.PATIENTS_FILE
+    cases, patient_notes = patients.assign(
+        cases,
+        options.patients,
+        listing.file(own_list) if own_list in listing.files else None,
+    )
+    return Source(
+        printable(path.resolve().name),
+        name,
+        tuple(cases),
+        tuple(sorted(BadCase(*map(printable, bad)) for bad in bad_cases)),
+        (*notes, *_ignored(listing, root), *patient_notes),
+    )
+
+
+def _ignored(listing: Listing, root: PurePosixPath) -> Iterator[str]:
+    """Says if folders with volumes or pictures hold files that are neither."""
+    below = [file for file in listing.files if root in file.parents]
+    folders = {file.parent for file in below if is_volume(file) or is_picture(file)}
+    others = [
+        file
+        for file in below
+        if file.parent in folders
+        and not (is_volume(file) or is_picture(file))
+        and file.suffix.lower() not in _TEXTS
+    ]
+    if others:
+        yield f"{len(others)} files are ignored, such as {printable(str(others[0]))}"

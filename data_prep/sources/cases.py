@@ -6,7 +6,6 @@ any process.
 
 import dataclasses
 import functools
-import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,13 +17,6 @@ from data_prep.sources.pictures import PngImage, PngMask
 from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
 from mbh_jax.imageio.nifti import Header, read_header, read_label_like, read_volume
-from mbh_jax.imageio.volume import affine_distance_mm
-
-_BHSD_NAME = re.compile(r"(ID_[0-9a-z]+)_ID_[0-9a-z]+")
-_SAME_PLACE_MM = 0.01
-"""Two affines that put every voxel this close count as equal."""
-_QFORM_TOLERANCE_MM = 0.5
-"""A qform is stored as a quaternion in single precision, and cannot hold a shear."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +25,13 @@ class NiftiLabel:
 
     Attributes:
         files: at least one.
-        value_of: our label for each value in the files; as it is if empty.
+        value_of: our label for each value in the files; the value itself if empty.
+        ignore: a value of voxels that nobody has labelled.
     """
 
     files: tuple[SourceFile, ...]
     value_of: tuple[int, ...] = ()
+    ignore: int | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,8 @@ class Case:
     With `slice_index` (0 the most inferior) it is that one slice, see `cut_to_slices`.
 
     Attributes:
+        patient_id: until `data_prep.sources.patients` has assigned patients, the name that says
+            which one it is.
         label: None if it has no voxel labels.
         case_label: what is known of an unlabelled volume as a whole: "anybleed" or "nobleed".
         given_split: the split that the source itself puts it in, if it does.
@@ -68,6 +64,14 @@ class BadCase(NamedTuple):
     reason: str
 
 
+class Cases(NamedTuple):
+    """What a layout finds; `notes` are what is worth saying about it."""
+
+    good: list[Case]
+    bad: list[BadCase]
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Source:
     """All cases of a source, by volume id.
@@ -77,12 +81,14 @@ class Source:
         layout: how its files are laid out.
         cases: those whose files are there.
         bad_cases: those whose files are not.
+        notes: what is worth saying about it, in one line each.
     """
 
     name: str
     layout: str
     cases: tuple[Case, ...]
     bad_cases: tuple[BadCase, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -99,12 +105,6 @@ class CaseFacts:
     shape: tuple[int, int, int]
     pixels_per_class: np.ndarray
     notes: tuple[str, ...]
-
-
-def patient_of(volume_id: str) -> str:
-    """The patient of a volume: the first ID of BHSD's `ID_x_ID_y`, else the volume itself."""
-    match = _BHSD_NAME.match(volume_id)
-    return match[1] if match else volume_id
 
 
 def read_facts(case: Case) -> CaseFacts:
@@ -181,7 +181,7 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         with case.image.open() as stream:
             header = read_header(stream, case.image.name)
         with case.image.open() as stream:
-            volume, notes = read_volume(stream, case.image.name), _header_notes(header)
+            volume, notes = read_volume(stream, case.image.name), header.notes
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if low == high:
         raise UserError(
@@ -207,30 +207,19 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
     return labelled, notes
 
 
-def _header_notes(image: Header) -> tuple[str, ...]:
-    if image.qform is None:
-        return ()
-    distance_mm = affine_distance_mm(image.affine, image.qform, image.shape)
-    if distance_mm <= _QFORM_TOLERANCE_MM:
-        return ()
-    return (f"sform and qform differ by up to {distance_mm:.1f} mm: the sform is kept",)
-
-
 def _read_nifti_label(
     source: SourceFile | NiftiLabel, image: Header
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     nifti_label = NiftiLabel((source,)) if isinstance(source, SourceFile) else source
-    labels, notes = [], []
+    labels: list[np.ndarray] = []
+    notes: list[str] = []
     for file in nifti_label.files:
         with file.open() as stream:
-            label, header = read_label_like(stream, image, file.name)
-        labels.append(label)
-        distance_mm = affine_distance_mm(image.affine, header.affine, image.shape)
-        if distance_mm > _SAME_PLACE_MM:
-            notes.append(
-                f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
-                f"({image.axcodes} and {header.axcodes}): the image's is kept"
+            label, label_notes = read_label_like(
+                stream, image, file.name, ignore=nifti_label.ignore
             )
+        labels.append(label)
+        notes += label_notes
     label = labels[0] if len(labels) == 1 else majority(labels)
     if nifti_label.value_of:
         if label.max() >= len(nifti_label.value_of):

@@ -1,10 +1,13 @@
 """Files of a source: in a folder, or in a zip that is read without unpacking it."""
 
 import contextlib
+import functools
 import os
 import re
+import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
@@ -12,8 +15,10 @@ from typing import BinaryIO, cast
 from mbh_jax.errors import UserError
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii")
+_SUFFIXES = {".nii", ".gz", ".png"}
 _SUFFIX = re.compile(r"\.(nii|nii\.gz|png)$", re.IGNORECASE)
 
+_DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
 """Bit of a zip member's flags."""
 
@@ -38,25 +43,29 @@ class SourceFile:
             UserError: if it is damaged or gone.
         """
         try:
-            with contextlib.ExitStack() as stack:
-                if self.archive:
-                    archive = stack.enter_context(zipfile.ZipFile(self.archive))
-                    yield cast(BinaryIO, stack.enter_context(archive.open(self.path)))
-                else:
-                    yield stack.enter_context(Path(self.path).open("rb"))
+            with self._open() as stream:
+                yield stream
         except zipfile.BadZipFile as error:
             raise UserError(f"{self.name}: damaged in the zip ({error}): fetch it again") from None
+        except OSError as error:
+            raise UserError(
+                f"{self.name}: cannot be read ({error.strerror or error}): check the file and its "
+                "permissions"
+            ) from None
+
+    def _open(self) -> BinaryIO:
+        if not self.archive:
+            return Path(self.path).open("rb")
+        try:
+            state = Path(self.archive).stat()
+            archive = _open_zip(self.archive, state.st_mtime_ns, state.st_size)
+            return cast(BinaryIO, archive.open(self.path))
         except KeyError:
             raise UserError(f"{self.name}: no longer in the zip: run it again") from None
         except NotImplementedError as error:
             raise UserError(
                 f"{self.name}: packed in a way Python cannot read ({error}): unpack the zip with "
                 "the program that made it and give the folder"
-            ) from None
-        except OSError as error:
-            raise UserError(
-                f"{self.name}: cannot be read ({error.strerror or error}): check the file and its "
-                "permissions"
             ) from None
 
 
@@ -66,19 +75,43 @@ class Listing:
 
     Attributes:
         path: the folder or zip.
-        is_zip: which of the two it is.
         files: names of all files below it that are not hidden, with "/", in ascending order.
+        members: what the zip itself calls each of `files`; None if it is a folder.
     """
 
     path: Path
-    is_zip: bool
     files: tuple[PurePosixPath, ...]
+    members: Mapping[PurePosixPath, str] | None = None
 
     def file(self, name: PurePosixPath) -> SourceFile:
         """One of `files`."""
-        if self.is_zip:
-            return SourceFile(str(name), str(self.path))
+        if self.members is not None:
+            return SourceFile(self.members[name], str(self.path))
         return SourceFile(str(self.path / name))
+
+    @functools.cached_property
+    def by_folder(self) -> Mapping[PurePosixPath, list[PurePosixPath]]:
+        """`files` by the folder that they lie in."""
+        folders: dict[PurePosixPath, list[PurePosixPath]] = {}
+        for file in self.files:
+            folders.setdefault(file.parent, []).append(file)
+        return folders
+
+    def describe(self) -> str:
+        """What is there, for a user who expected a data set."""
+        if not self.files:
+            return "it holds no files"
+        first_of: dict[str, PurePosixPath] = {}
+        for file in self.files:
+            first_of.setdefault(file.suffix.lower(), file)
+        counts = Counter(file.suffix.lower() for file in self.files)
+        kinds = [
+            f"{count} {suffix or 'without suffix'} such as {printable(str(first_of[suffix]))}"
+            for suffix, count in counts.most_common(3)
+        ]
+        more = ", and others" if len(counts) > len(kinds) else ""
+        known = "" if counts.keys() & _SUFFIXES else "; names must end in .nii, .nii.gz or .png"
+        return f"it holds files: {', '.join(kinds)}{more}{known}"
 
 
 def list_files(path: Path) -> Listing:
@@ -89,11 +122,11 @@ def list_files(path: Path) -> Listing:
     """
     if path.is_dir():
         names = [PurePosixPath(file.relative_to(path).as_posix()) for file in _files_below(path)]
-    elif path.is_file():
-        names = _zip_members(path)
-    else:
-        raise UserError(f"{path}: no such file or folder: give label_192.zip or a folder")
-    return Listing(path, not path.is_dir(), tuple(sorted(filter(_is_shown, names))))
+        return Listing(path, tuple(sorted(filter(_is_shown, names))))
+    if path.is_file():
+        members = _zip_members(path)
+        return Listing(path, tuple(sorted(filter(_is_shown, members))), members)
+    raise UserError(f"{path}: no such file or folder: give label_192.zip or a folder")
 
 
 def is_volume(file: PurePosixPath) -> bool:
@@ -102,8 +135,18 @@ def is_volume(file: PurePosixPath) -> bool:
 
 
 def stem(file: PurePosixPath) -> str:
-    """A file's name without .nii, .nii.gz or .png, in capitals or not."""
-    return _SUFFIX.sub("", file.name)
+    """A file's name without .nii, .nii.gz or .png (in capitals or not), in `normal_form`."""
+    return normal_form(_SUFFIX.sub("", file.name))
+
+
+def normal_form(name: str) -> str:
+    """A name with composed letters (Unicode NFC): a Mac writes "a" and two dots for one letter."""
+    return unicodedata.normalize("NFC", name)
+
+
+def printable(text: str) -> str:
+    """`text` with escapes in place of bytes that are no UTF-8, which can be printed and stored."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
@@ -131,18 +174,29 @@ def _is_shown(file: PurePosixPath) -> bool:
     return not file.name.startswith(".") and "__MACOSX" not in file.parts
 
 
-def _zip_members(path: Path) -> list[PurePosixPath]:
+@functools.lru_cache(maxsize=2)
+def _open_zip(path: str, mtime_ns: int, size: int) -> zipfile.ZipFile:
+    """Opens a zip once a process, not once a member: its list of members takes long to read."""
+    del mtime_ns, size  # A zip that has changed is opened again.
+    return zipfile.ZipFile(path)
+
+
+def _zip_members(path: Path) -> dict[PurePosixPath, str]:
+    """What the zip calls its files, by their names with "/" (old Windows programs write "\\")."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [member for member in archive.infolist() if not member.is_dir()]
+            members = archive.infolist()
     except (zipfile.BadZipFile, NotImplementedError):
         raise UserError(f"{path}: not a whole zip file: fetch it again, or give a folder") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-    seen: set[str] = set()
+    named: dict[PurePosixPath, str] = {}
     for member in members:
-        file = PurePosixPath(member.filename)
-        if file.is_absolute() or ".." in file.parts:
+        name = member.filename.replace("\\", "/")
+        if name.endswith("/"):
+            continue
+        file = PurePosixPath(name)
+        if file.is_absolute() or ".." in file.parts or _DRIVE.match(name):
             raise UserError(
                 f"{path}: {member.filename!r} climbs out of the zip: not a data set to trust, "
                 "fetch it from its publisher"
@@ -152,7 +206,7 @@ def _zip_members(path: Path) -> list[PurePosixPath]:
                 f"{path}: {member.filename} is encrypted: unpack the zip with its password and "
                 "give the folder"
             )
-        if member.filename in seen:
-            raise UserError(f"{path}: two files named {member.filename}: remove one")
-        seen.add(member.filename)
-    return [PurePosixPath(name) for name in seen]
+        if file in named:
+            raise UserError(f"{path}: two files named {file}: remove one")
+        named[file] = member.filename
+    return named

@@ -7,14 +7,14 @@ from data_prep.sources.cases import BadCase
 from data_prep.sources.files import Listing, SourceFile, is_volume, stem
 
 
-def volumes_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, PurePosixPath]:
-    """NIfTI files in a folder, as `by_stem` takes them."""
-    return {file: file for file in listing.files if file.parent == folder and is_volume(file)}
+def volumes_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, str]:
+    """NIfTI files in a folder, and their names, as `unique` takes them."""
+    return {file: stem(file) for file in listing.by_folder.get(folder, ()) if is_volume(file)}
 
 
-def pictures_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, PurePosixPath]:
-    """PNG files in a folder, as `by_stem` takes them."""
-    return {file: file for file in listing.files if file.parent == folder and is_picture(file)}
+def pictures_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, str]:
+    """PNG files in a folder, and their names, as `unique` takes them."""
+    return {file: stem(file) for file in listing.by_folder.get(folder, ()) if is_picture(file)}
 
 
 def is_picture(file: PurePosixPath) -> bool:
@@ -22,31 +22,31 @@ def is_picture(file: PurePosixPath) -> bool:
     return file.suffix.lower() == ".png"
 
 
-def by_stem(
-    listing: Listing, files: Mapping[PurePosixPath, PurePosixPath]
+def unique(
+    listing: Listing, named: Mapping[PurePosixPath, str]
 ) -> tuple[dict[str, SourceFile], list[BadCase]]:
-    """Files by volume id (the stem of the key), and the ids that several files have."""
-    of_stem: dict[str, list[PurePosixPath]] = {}
-    for named, file in files.items():
-        of_stem.setdefault(stem(named), []).append(file)
-    single = {name: listing.file(found[0]) for name, found in of_stem.items() if len(found) == 1}
+    """The files by name, and the names that several files have."""
+    of_name: dict[str, list[PurePosixPath]] = {}
+    for file, name in named.items():
+        of_name.setdefault(name, []).append(file)
+    single = {name: listing.file(found[0]) for name, found in of_name.items() if len(found) == 1}
     double = [
         BadCase(name, f"two files for {found[0].parent / name}: remove one")
-        for name, found in of_stem.items()
+        for name, found in of_name.items()
         if len(found) > 1
     ]
     return single, double
 
 
 def names_of(files: Iterable[str], bad: Iterable[BadCase]) -> set[str]:
-    """Ids of good and bad files."""
+    """Names of good and bad files."""
     return {*files, *(case.volume_id for case in bad)}
 
 
 def without_partner(
     files: Mapping[str, SourceFile], others: Iterable[str], folder: str
 ) -> list[BadCase]:
-    """The files whose ids are not among `others`; `folder` is where those are looked for."""
+    """The files whose names are not among `others`; `folder` is where those are looked for."""
     return [
         BadCase(name, f"{files[name].name} has no partner in '{folder}/': add or remove it")
         for name in sorted(files.keys() - set(others))

@@ -23,8 +23,8 @@ import numpy as np
 from data_prep.sources.files import SourceFile
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import png
-from mbh_jax.imageio.png import CLASS_RGB, Rgb
-from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume
+from mbh_jax.imageio.png import Rgb
+from mbh_jax.imageio.volume import PROGRAM_AXCODES, Volume, refuse_scaled
 from mbh_jax.labels import NUM_CLASSES
 
 _BHSD_NUMBER = re.compile(r"[12]\d{5}")
@@ -46,10 +46,10 @@ class PngImage:
 
 @dataclass(frozen=True)
 class PngMask:
-    """Masks of a volume's slices; colours as (red, green, blue) and label."""
+    """Masks of a volume's slices; `rgb_map` as in `mbh_jax.imageio.png.read_labels`."""
 
     files: tuple[SourceFile, ...]
-    rgb_map: tuple[tuple[Rgb, int], ...] = tuple(CLASS_RGB.items())
+    rgb_map: tuple[tuple[Rgb, int], ...] | None = None
     flip_rows: bool = False
 
 
@@ -67,16 +67,17 @@ def parse_rgb_map(text: str) -> dict[Rgb, int]:
     """Reads colours and their labels, as the original project writes them in its configuration.
 
     Args:
-        text: such as "{(0,0,0): 0, (255,0,0): 1}".
+        text: such as "{(0,0,0): 0, (255,0,0): 1}", or "{0: 0, 255: 1}" for grey.
 
     Raises:
         UserError: if it is anything else.
     """
     try:
         rgb_map = ast.literal_eval(text)
+        colours = {(c, c, c) if isinstance(c, int) else c: v for c, v in rgb_map.items()}
         checked = {
             (int(red), int(green), int(blue)): int(label)
-            for (red, green, blue), label in rgb_map.items()
+            for (red, green, blue), label in colours.items()
         }
     except (ValueError, SyntaxError, TypeError, AttributeError):
         checked = {}
@@ -107,6 +108,7 @@ def read_image(image: PngImage) -> tuple[Volume, tuple[str, ...]]:
                 f"{_size(slices[0])}: make them equal"
             )
     hu = np.stack(slices).astype(np.int16)
+    refuse_scaled(int(hu.min()), int(hu.max()), image.name)
     numbers = [volume_and_slice(PurePosixPath(file.path).stem)[1] for file in image.files]
     notes: tuple[str, ...] = ()
     if numbers != list(range(len(numbers))):
@@ -117,19 +119,20 @@ def read_image(image: PngImage) -> tuple[Volume, tuple[str, ...]]:
 
 
 def read_mask(mask: PngMask, shape: tuple[int, int]) -> np.ndarray:
-    """Reads masks, coloured or indexed, to (slices, rows, columns) uint8 labels.
+    """Reads masks to (slices, rows, columns) uint8 labels.
 
     Args:
-        mask: the files, and the label of each colour.
+        mask: the files, and the label of each colour if given.
         shape: rows and columns of the images.
 
     Raises:
         UserError: if a size is not the image's, or a colour or value stands for no class.
     """
+    rgb_map = None if mask.rgb_map is None else dict(mask.rgb_map)
     planes = []
     for file in mask.files:
         with file.open() as stream:
-            plane = png.read_labels(stream, dict(mask.rgb_map), file.name)
+            plane = png.read_labels(stream, rgb_map, file.name)
         if plane.shape != shape:
             raise UserError(
                 f"{file.name}: mask of {_size(plane)} pixels, its image {shape[1]} x {shape[0]}: "

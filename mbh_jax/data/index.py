@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from etils import epath
 
+from mbh_jax import files
 from mbh_jax.data.record_offsets import locate_records
 from mbh_jax.data.schema import METADATA_FORMAT, VolumeInfo, fingerprint
 from mbh_jax.errors import UserError
@@ -24,6 +25,9 @@ SPLIT_NAMES = ("train", "validation", "test")
 
 DATASET_NAME = "head_ct"
 """Name of the dataset to tensorflow-datasets."""
+
+DATASET_INFO = "dataset_info.json"
+"""File of tensorflow-datasets that marks the folder of a dataset."""
 
 _CONVERT = "python -m data_prep.build_tfrecords --source SCANS --output"
 
@@ -96,7 +100,7 @@ class SliceIndex:
         slices_in = [volume.num_slices for volume in volumes]
         files, file, offset, length = locate_records(
             directory,
-            _read_json(directory / "dataset_info.json"),
+            _read_json(directory / DATASET_INFO),
             SPLIT_NAMES if with_records else (),
         )
         if with_records and len(file) != sum(slices_in):
@@ -182,14 +186,13 @@ def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:
     Raises:
         UserError: if there is none (with the command that makes one) or more than one.
     """
-    path = epath.Path(path)
-    if (path / "dataset_info.json").exists():
+    path = files.user_path(os.fspath(path), "the dataset's folder")
+    if (path / DATASET_INFO).exists():
         return path
+    children = _folders_in(path)
+    grandchildren = [folder for child in children for folder in _folders_in(child)]
     found = sorted(
-        info.parent
-        for pattern in ("*/dataset_info.json", "*/*/dataset_info.json")
-        for info in path.glob(pattern)
-        if not any(part.startswith((".", "incomplete.")) for part in info.relative_to(path).parts)
+        folder for folder in (*children, *grandchildren) if (folder / DATASET_INFO).exists()
     )
     if not found:
         raise UserError(f"{path}: no dataset there: make one with {_CONVERT} {path}")
@@ -197,6 +200,19 @@ def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:
         names = ", ".join(str(directory.relative_to(path)) for directory in found)
         raise UserError(f"{path}: several datasets ({names}): name one of them")
     return found[0]
+
+
+def _folders_in(path: epath.Path) -> list[epath.Path]:
+    """The folders in `path` that may hold a dataset; none where there is no such folder."""
+    # Not with `glob`: etils takes `path` for a part of the pattern.
+    try:
+        return [
+            child
+            for child in path.iterdir()
+            if not child.name.startswith((".", "incomplete.")) and child.is_dir()
+        ]
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return []
 
 
 def _read_json(path: epath.Path) -> dict[str, Any]:

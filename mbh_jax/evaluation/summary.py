@@ -1,5 +1,7 @@
-"""What an evaluation found: a row for each case and class, and a summary with nnU-Net's names."""
+"""The results of an evaluation: a table of cases and classes, a summary with nnU-Net's names."""
 
+import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +28,9 @@ EVALUATION_COLUMNS = (
     *("case", "class", "Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"),
     *("pred_ml", "ref_ml", "false_ml"),
 )
+
+NNUNET_BLOCKS = ("metric_per_case", "mean", "foreground_mean")
+"""The parts of a summary that nnU-Net's `summary.json` has."""
 
 _BLOOD = list(FOREGROUND)
 
@@ -105,13 +110,17 @@ def summarize(
     slices: str = "all",
     provenance: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Everything an evaluation found, ready for strict JSON (a value that does not exist is None).
+    """All results of an evaluation, ready for strict JSON (a value that does not exist is None).
 
     `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, and mL beside
     them, with one difference: `foreground_mean` is over the classes that have a value, where
-    nnU-Net's becomes NaN if one has none. `per_case`, `present_only` and `pooled` hold the three
-    ways of counting by class name, and the number of cases or classes behind each mean.
-    `including_background` holds what counts background, for comparison with other projects only.
+    nnU-Net's becomes NaN if one has none. `reference_file` and `prediction_file` of a case, from
+    whose last parts nnU-Net's readers take its name, are the file names that nnU-Net would give
+    to both masks; the masks that were scored were in memory.
+
+    `per_case`, `present_only` and `pooled` hold the three ways of counting by class name, and the
+    number of cases or classes behind each mean. `including_background` holds what counts
+    background, for comparison with other projects only.
 
     Args:
         cases: V names.
@@ -123,7 +132,7 @@ def summarize(
         split: which split was evaluated.
         step: training step of the checkpoint.
         slices: "all" or "blood": which slices of each case were evaluated.
-        provenance: what else tells this evaluation from another (checkpoint, dataset, ...).
+        provenance: what else distinguishes this evaluation (checkpoint, dataset, ...).
     """
     confusion = np.asarray(confusion, np.int64)
     volumes = volumes_ml(confusion, voxel_volume_ml)
@@ -141,6 +150,8 @@ def summarize(
         "metric_per_case": [
             {
                 "case": case,
+                "reference_file": f"{case}.nii.gz",
+                "prediction_file": f"{case}.nii.gz",
                 "metrics": {
                     str(c): {name: values[v, c] for name, values in fields.items()}
                     for c in FOREGROUND
@@ -165,15 +176,32 @@ def summarize(
 
 
 def write_evaluation(directory: epath.PathLike, summary: Summary) -> None:
-    """Writes summary.json and evaluation.csv, a row a case and class.
+    """Writes evaluation.csv, a row for each case and class, and twice the summary.
 
-    In evaluation.csv `false_ml` is the class's share of the case's false blood
-    (`evaluation.overlap.Volumes`), and a Dice that does not exist is empty.
+    A value that does not exist, such as the Dice of a class that neither mask of a case has:
+
+    * In summary.json it is NaN within `NNUNET_BLOCKS`, as nnU-Net writes it: readers of nnU-Net's
+      file average such values with `numpy.nanmean`, which does not take null. NaN is no JSON in the
+      strict sense; Python reads it, a browser does not.
+    * evaluation.json holds the same in strict JSON, with null.
+    * In evaluation.csv it is empty. `false_ml` is there the class's share of the case's false blood
+      (`evaluation.overlap.Volumes`).
     """
+    directory = epath.Path(directory)
     rows = (
         {"case": case["case"], "class": CLASS_NAMES[c], **case["metrics"][str(c)]}
         for case in summary["metric_per_case"]
         for c in FOREGROUND
     )
-    files.write_csv(epath.Path(directory) / "evaluation.csv", EVALUATION_COLUMNS, rows)
-    files.write_json(epath.Path(directory) / "summary.json", summary)
+    files.write_csv(directory / "evaluation.csv", EVALUATION_COLUMNS, rows)
+    files.write_json(directory / "evaluation.json", summary)
+    with_nan = summary | {name: _none_as_nan(summary[name]) for name in NNUNET_BLOCKS}
+    files.atomic_write_text(directory / "summary.json", json.dumps(with_nan, indent=1) + "\n")
+
+
+def _none_as_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _none_as_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_none_as_nan(item) for item in value]
+    return math.nan if value is None else value

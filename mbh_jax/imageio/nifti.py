@@ -14,7 +14,11 @@ from mbh_jax.errors import UserError
 from mbh_jax.imageio.nifti_file import Header, read_header, read_stored, source_name
 from mbh_jax.imageio.volume import (
     Volume,
+    affine_distance_mm,
+    affine_spacing_mm,
+    refuse_scaled,
     turn_affine_to_program,
+    turn_shape_to_program,
     turn_to_program,
     turn_to_stored,
 )
@@ -30,6 +34,13 @@ __all__ = [
     "write_volume",
 ]
 
+_WHOLE_TOLERANCE = 1e-3
+"""Labels that were saved with a slope come back this close to whole numbers."""
+_SAME_PLACE_MM = 0.01
+"""Two affines that put every voxel this close count as equal."""
+_ON_GRID_VOXELS = 0.25
+"""A turned label lies on its image's grid if no voxel is further away than this."""
+
 
 def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
     """Reads a CT volume and turns it to the program's orientation.
@@ -41,7 +52,8 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
         name: what errors call it; the path unless given.
 
     Raises:
-        UserError: if it cannot be read, or holds NaN, infinite or impossible HU.
+        UserError: if it cannot be read, or holds NaN, infinite or impossible HU, or values of 0
+            to 1 and the like, which rounding would destroy.
     """
     name = source_name(source, name)
     header, stored = read_stored(source, name)
@@ -53,6 +65,7 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
         raise UserError(
             f"{name}: values from {low:g} to {high:g} cannot be Hounsfield units: give CT in HU"
         )
+    refuse_scaled(float(low), float(high), name)
     if stored.dtype.kind == "f":
         stored = np.rint(stored)
     return Volume(
@@ -77,25 +90,69 @@ def read_label(source: Path | BinaryIO, name: str | None = None) -> tuple[np.nda
 
 
 def read_label_like(
-    source: Path | BinaryIO, image: Header, name: str | None = None
-) -> tuple[np.ndarray, Header]:
-    """Reads the label volume of an image, voxel by voxel on the image's stored grid.
+    source: Path | BinaryIO, image: Header, name: str | None = None, *, ignore: int | None = None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Reads the label volume of an image, and checks that it lies on the image's grid.
 
-    As `read_label`, but turned by the image's affine: in some volumes of BHSD the label's affine
-    differs although the grids are the same.
+    A label stored on other axes than its image is turned by its own affine, and must then lie on
+    the image's grid. On the same axes the voxels of equal index belong together, even if the
+    affines differ, as they do in some volumes of BHSD.
+
+    Args:
+        source: as for `read_volume`.
+        image: the image's header.
+        name: what errors call it.
+        ignore: a value that marks voxels which nobody has labelled; such a label is refused.
+
+    Returns:
+        The (slices, rows, columns) uint8 labels in the program's orientation, and notes.
 
     Raises:
-        UserError: as `read_label`, and if the two shapes disagree.
+        UserError: as `read_label`, and if image and label do not fit together.
     """
     name = source_name(source, name)
     header, stored = read_stored(source, name)
-    if header.shape != image.shape:
-        swapped = " (its axes are swapped)" if sorted(header.shape) == sorted(image.shape) else ""
+    if ignore is not None and (stored == ignore).any():
         raise UserError(
-            f"{name}: label of shape {header.shape}{swapped}, its image {image.shape}: they must "
+            f"{name}: value {ignore} ('ignore') marks voxels that nobody has labelled, which are "
+            "of no class: give the case with all voxels labelled, or remove it"
+        )
+    axcodes, notes = _label_axcodes(header, image, name)
+    return turn_to_program(_checked_label(stored, name), axcodes), notes
+
+
+def _label_axcodes(label: Header, image: Header, name: str) -> tuple[str, tuple[str, ...]]:
+    """By which axis codes a label is to be turned to lie on its turned image, and notes."""
+    is_same_shape = label.shape == image.shape
+    is_same_axes = label.axcodes == image.axcodes
+    if is_same_shape:
+        distance_mm = affine_distance_mm(image.affine, label.affine, image.shape)
+        if distance_mm <= _SAME_PLACE_MM:
+            return image.axcodes, ()
+        if is_same_axes:
+            return image.axcodes, (
+                f"affines of image and label differ by up to {distance_mm:.1f} mm on the same grid "
+                f"({image.axcodes} and {label.axcodes}): the image's is kept",
+            )
+    turned_shape = turn_shape_to_program(image.shape, image.axcodes)
+    if is_same_axes or turn_shape_to_program(label.shape, label.axcodes) != turned_shape:
+        swapped = " (its axes are swapped)" if sorted(label.shape) == sorted(image.shape) else ""
+        raise UserError(
+            f"{name}: label of shape {label.shape}{swapped}, its image {image.shape}: they must "
             "be equal"
         )
-    return turn_to_program(_checked_label(stored, name), image.axcodes), header
+    turned_affine = turn_affine_to_program(image.affine, image.shape)
+    distance_mm = affine_distance_mm(
+        turned_affine, turn_affine_to_program(label.affine, label.shape), turned_shape[::-1]
+    )
+    if distance_mm > _ON_GRID_VOXELS * affine_spacing_mm(turned_affine).min():
+        raise UserError(
+            f"{name}: stored as {label.axcodes}, its image as {image.axcodes}, and by their "
+            f"affines the voxels lie up to {distance_mm:.1f} mm apart: write the label on the "
+            "image's grid"
+        )
+    note = f"image stored as {image.axcodes}, label as {label.axcodes}"
+    return label.axcodes, (f"{note}: each is turned by its own affine",)
 
 
 def write_label(path: Path, label: np.ndarray, like: Volume) -> None:
@@ -129,8 +186,11 @@ def _write(path: Path, array: np.ndarray, like: Volume) -> None:
 
 
 def _checked_label(stored: np.ndarray, name: str) -> np.ndarray:
-    if stored.dtype.kind == "f" and not (np.isfinite(stored) & (stored == np.rint(stored))).all():
-        raise UserError(f"{name}: label values that are not whole: labels must be 0 to 5")
+    if stored.dtype.kind == "f":
+        whole = np.rint(stored)
+        if not (np.isfinite(stored) & (abs(stored - whole) <= _WHOLE_TOLERANCE)).all():
+            raise UserError(f"{name}: label values that are not whole: labels must be 0 to 5")
+        stored = whole
     low, high = stored.min(), stored.max()
     if low < 0 or high >= NUM_CLASSES:
         wrong = low if low < 0 else high

@@ -18,6 +18,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError
 
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.nifti_geometry import read_geometry
 from mbh_jax.imageio.volume import axcodes_of
 
 _NIFTI1_HEADER_BYTES = 348
@@ -39,14 +40,14 @@ class Header:
 
     Attributes:
         shape: voxels along the stored axes (i, j, k).
-        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm; the sform, or the qform where
-            that is not usable.
-        qform: the qform's affine where both are usable.
+        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm; see
+            `mbh_jax.imageio.nifti_geometry`.
+        notes: what in the header contradicts itself, in one line each.
     """
 
     shape: tuple[int, int, int]
     affine: np.ndarray
-    qform: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def axcodes(self) -> str:
@@ -190,25 +191,10 @@ def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: s
         raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
     if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
         raise UserError(f"{name}: shape {shape} is too large for a head CT: check its header")
-    usable = [
-        np.asarray(affine, np.float64)
-        for affine, code in (header.get_sform(coded=True), _qform(header))
-        if code and affine is not None and _usable(affine)
-    ]
-    if usable:
-        return Header((shape[0], shape[1], shape[2]), *usable)
-    raise UserError(
-        f"{name}: no usable geometry: neither sform nor qform holds a finite affine with spacing "
-        "above zero: restore it in the file"
-    )
-
-
-def _qform(header: nibabel.Nifti1Header) -> tuple[np.ndarray | None, int]:
-    try:
-        return header.get_qform(coded=True)
-    except (HeaderDataError, ValueError):
-        return None, 0
-
-
-def _usable(affine: np.ndarray) -> bool:
-    return bool(np.isfinite(affine).all()) and abs(np.linalg.det(affine[:3, :3])) > 1e-9
+    geometry = read_geometry(header, (shape[0], shape[1], shape[2]))
+    if geometry is None:
+        raise UserError(
+            f"{name}: no usable geometry: neither sform nor qform holds a finite affine with "
+            "spacing above zero: restore it in the file"
+        )
+    return Header((shape[0], shape[1], shape[2]), geometry.affine, geometry.notes)

@@ -6,7 +6,7 @@ spacing is not known.
 
 import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -17,11 +17,18 @@ from mbh_jax.labels import LABELS, NUM_CLASSES
 
 Rgb = tuple[int, int, int]
 
-CLASS_RGB: Mapping[Rgb, int] = {label.rgb: value for value, label in enumerate(LABELS)}
+CLASS_RGB: dict[Rgb, int] = {label.rgb: value for value, label in enumerate(LABELS)}
 """Label of each colour of the class table."""
+
+DEFAULT_RGB: Mapping[Rgb, int] = CLASS_RGB | {(v, v, v): v for v in range(NUM_CLASSES)}
+"""Label of each colour where nothing else is said: class colours, and grey 0 to 5 as labels."""
 
 UNKNOWN_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Columns to the left, rows to posterior, slices to superior, 1 mm apart: PNG says nothing."""
+
+
+class PaletteError(UserError):
+    """A palette that does not say what its colours stand for: no mask of the source is safe."""
 
 
 def read_grey(stream: BinaryIO, name: str) -> np.ndarray:
@@ -44,34 +51,74 @@ def read_grey(stream: BinaryIO, name: str) -> np.ndarray:
     )
 
 
-def read_labels(stream: BinaryIO, rgb_map: Mapping[Rgb, int], name: str) -> np.ndarray:
-    """The labels of a mask, coloured or indexed, (rows, columns) uint8.
+def read_labels(stream: BinaryIO, rgb_map: Mapping[Rgb, int] | None, name: str) -> np.ndarray:
+    """The labels of a mask, (rows, columns) uint8, by the colours that its pixels show.
+
+    How the file stores them (grey, colour or a palette) makes no difference.
 
     Args:
         stream: the file.
-        rgb_map: the label of each colour (red, green, blue).
+        rgb_map: the label of each colour (red, green, blue); grey v is (v, v, v). If None, the
+            class colours, and grey 0 to 5 for the labels 0 to 5.
         name: what errors call it.
 
     Raises:
-        UserError: if it is no PNG, or a colour or value stands for no class.
+        PaletteError: if a palette has colours that stand for no class.
+        UserError: if it is no PNG, or another colour or value stands for no class.
     """
     picture = _open(stream, name)
-    if picture.mode in ("L", "I", "I;16"):
-        return _checked_indices(np.asarray(picture), name)
-    rgb = np.asarray(picture.convert("RGB")).astype(np.uint32)
-    codes, inverse = np.unique(rgb @ np.array([65536, 256, 1], np.uint32), return_inverse=True)
-    label_of = {red * 65536 + green * 256 + blue: v for (red, green, blue), v in rgb_map.items()}
-    unknown = [int(code) for code in codes if int(code) not in label_of]
-    if unknown and picture.mode == "P":
-        return _checked_indices(np.asarray(picture), name)
-    if unknown:
-        colour = (unknown[0] >> 16, unknown[0] >> 8 & 255, unknown[0] & 255)
-        raise UserError(
-            f"{name}: colour {colour} stands for no class: give --rgb_map, or masks without "
-            "smoothed edges"
+    label_of = {_code(rgb): label for rgb, label in (rgb_map or DEFAULT_RGB).items()}
+    codes, inverse = np.unique(_colour_codes(picture), return_inverse=True)
+    if unknown := [int(code) for code in codes if int(code) not in label_of]:
+        error = PaletteError if picture.mode == "P" else UserError
+        raise error(
+            f"{name}: {_colour_text(unknown[0])} stands for no class: give --rgb_map, or masks "
+            "without smoothed edges"
         )
     labels = np.array([label_of[int(code)] for code in codes], np.uint8)
-    return labels[inverse].reshape(rgb.shape[:2])
+    labels = labels[inverse].reshape(picture.height, picture.width)
+    if rgb_map is None and picture.mode == "P":
+        _refuse_labels_as_indices(picture, labels, label_of, name)
+    return labels
+
+
+def _refuse_labels_as_indices(
+    picture: Image.Image, labels: np.ndarray, label_of: Mapping[int, int], name: str
+) -> None:
+    """Refuses a palette whose colours may only decorate the labels, which are its indices.
+
+    It is one if its first six colours are not all of classes, and the indices in use could be
+    labels but are other ones than the colours say.
+    """
+    indices = np.asarray(picture)
+    if indices.max() >= NUM_CLASSES or np.array_equal(indices, labels):
+        return
+    palette = np.reshape(picture.getpalette("RGB") or [], (-1, 3))[:NUM_CLASSES]
+    if others := [_code(rgb) for rgb in palette.tolist() if _code(rgb) not in label_of]:
+        raise PaletteError(
+            f"{name}: a palette with class colours and {_colour_text(others[0])}, which stands for "
+            "no class: give --rgb_map with the label of each of its colours"
+        )
+
+
+def _colour_codes(picture: Image.Image) -> np.ndarray:
+    """(rows, columns) int64: 65536 red + 256 green + blue of each pixel, of any storage."""
+    if picture.mode in ("I", "I;16"):
+        return np.asarray(picture).astype(np.int64) * _code((1, 1, 1))
+    rgb = np.asarray(picture.convert("RGB")).astype(np.int64)
+    return rgb @ np.array([65536, 256, 1])
+
+
+def _code(rgb: Sequence[int]) -> int:
+    red, green, blue = rgb
+    return 65536 * red + 256 * green + blue
+
+
+def _colour_text(code: int) -> str:
+    grey, rest = divmod(code, _code((1, 1, 1)))
+    if rest == 0:
+        return f"grey value {grey}"
+    return f"colour {(code >> 16, code >> 8 & 255, code & 255)}"
 
 
 def _open(stream: BinaryIO, name: str) -> Image.Image:
@@ -88,11 +135,3 @@ def _open(stream: BinaryIO, name: str) -> Image.Image:
         raise UserError(f"{name}: too large for a CT slice: remove it") from None
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{name}: damaged PNG ({error}): fetch it again") from None
-
-
-def _checked_indices(values: np.ndarray, name: str) -> np.ndarray:
-    if values.max() >= NUM_CLASSES:
-        raise UserError(
-            f"{name}: label value {values.max()}: labels must be 0 to {NUM_CLASSES - 1}, or colours"
-        )
-    return values.astype(np.uint8)

@@ -17,8 +17,13 @@ import nibabel
 import numpy as np
 from nibabel import orientations
 
+from mbh_jax.errors import UserError
+
 PROGRAM_AXCODES = ("L", "P", "S")
 """Where (column, row, slice) of every array in the program point to."""
+
+_LEAST_HU_RANGE = 20
+"""A head CT spans air to bone; what spans less is scaled to 0..1, standardised, or a mask."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,19 @@ class Volume:
         return affine_spacing_mm(self.affine)
 
 
+def refuse_scaled(low: float, high: float, name: str) -> None:
+    """Refuses a volume whose values span next to nothing, unless it is constant.
+
+    Raises:
+        UserError: if they do, with `name`.
+    """
+    if 0 < high - low <= _LEAST_HU_RANGE:
+        raise UserError(
+            f"{name}: values from {low:g} to {high:g} only: scaled, or a mask, and not Hounsfield "
+            "units: give the CT in HU"
+        )
+
+
 def axcodes_of(affine: np.ndarray) -> str:
     """Where the axes of an array point to by its affine, such as "LAS"."""
     return "".join(nibabel.aff2axcodes(affine))
@@ -61,6 +79,12 @@ def turn_to_program(stored: np.ndarray, axcodes: str) -> np.ndarray:
     """Turns an array (i, j, k) stored with `axcodes` to the program's (slice, row, column)."""
     turned = orientations.apply_orientation(stored, _to_program(axcodes))
     return np.ascontiguousarray(turned.transpose(2, 1, 0))
+
+
+def turn_shape_to_program(shape: tuple[int, ...], axcodes: str) -> tuple[int, ...]:
+    """Slices, rows and columns of an array of `shape` (i, j, k) that is stored with `axcodes`."""
+    order = np.argsort(_to_program(axcodes)[:, 0])
+    return tuple(shape[axis] for axis in order)[::-1]
 
 
 def turn_affine_to_program(affine: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

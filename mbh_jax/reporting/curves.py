@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from etils import epath
+from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -161,7 +162,11 @@ def metric_figure(history: History) -> Figure:
 
 
 def write_plots(workdir: epath.PathLike, history: History) -> None:
-    """Writes train_losses.png and train_metrics.png of a history with at least one epoch."""
+    """Writes train_losses.png and train_metrics.png of a history with at least one epoch.
+
+    They are drawn in matplotlib's default style, whatever the user's matplotlibrc asks for.
+    """
     workdir = epath.Path(workdir)
-    files.atomic_write_bytes(workdir / "train_losses.png", _png(loss_figure(history)))
-    files.atomic_write_bytes(workdir / "train_metrics.png", _png(metric_figure(history)))
+    with style.context("default"):
+        for name, draw in (("train_losses", loss_figure), ("train_metrics", metric_figure)):
+            files.atomic_write_bytes(workdir / f"{name}.png", _png(draw(history)))

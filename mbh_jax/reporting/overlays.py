@@ -1,5 +1,6 @@
 """Pictures of slices: CT in brain window, beside truth and prediction in the class colours."""
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -18,6 +19,8 @@ _BACKGROUND = (16, 17, 20)
 _TEXT = (235, 235, 235)
 _DIMMED = (105, 108, 115)
 _COLUMNS = ("CT, brain window", "truth", "prediction")
+_LONGEST_NAME = 200
+"""Bytes of a file name; file systems take 255, with its ending and while it is being written."""
 
 
 def brain_window(hu: np.ndarray) -> np.ndarray:
@@ -155,6 +158,14 @@ def montage(
     return _sheet(hu, truth, prediction, names, title=title, columns=columns, max_tile=_TILE)
 
 
+def _short(name: str) -> str:
+    encoded = name.encode()
+    if len(encoded) <= _LONGEST_NAME:
+        return name
+    start, end = (part.decode(errors="ignore") for part in (encoded[:120], encoded[-60:]))
+    return f"{start}~{hashlib.sha256(encoded).hexdigest()[:12]}~{end}"
+
+
 def write_epoch_change(
     directory: epath.PathLike,
     epoch: int,
@@ -173,7 +184,8 @@ def write_epoch_change(
         epoch: 1 for the first.
         hu: (n,H,W) Hounsfield units.
         truth, prediction: (n,H,W) integer label values.
-        names: n file names without ending, such as `<volume>_<slice>`.
+        names: n file names without ending, such as `<volume>_<slice>`. The file of a very long one
+            has its beginning, a hash and its end.
 
     Returns:
         The montage, (height, width, 3) uint8, for TensorBoard.
@@ -182,7 +194,7 @@ def write_epoch_change(
     for i, name in enumerate(names):
         title = f"{name}   epoch {epoch}"
         picture = panel(hu[i], truth[i], prediction[i], title)
-        files.atomic_write_bytes(directory / f"{name}.png", files.png_bytes(picture))
+        files.atomic_write_bytes(directory / f"{_short(name)}.png", files.png_bytes(picture))
     sheet = montage(hu, truth, prediction, names, title=f"epoch {epoch}")
     files.atomic_write_bytes(directory / "montage.png", files.png_bytes(sheet))
     return sheet

@@ -1,14 +1,16 @@
-"""How far a run is and what it costs: a bar on a terminal, plain lines elsewhere."""
+"""How far a run is and how fast: a bar on a terminal, plain lines elsewhere."""
 
 import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
 import jax
 from tqdm import tqdm
+
+from mbh_jax.log import log
 
 Item = TypeVar("Item")
 
@@ -17,19 +19,57 @@ LINE_INTERVAL_S = 10.0
 
 
 def memory_in_use() -> int | None:
-    """The most bytes that a device of this process has held; None where the platform tells none."""
+    """The most bytes that a device of this process has held; None where that is not known."""
     peaks = [
         (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
     ]
     return max((peak for peak in peaks if peak is not None), default=None)
 
 
+class _Output:
+    """A text stream whose errors end nothing: the first is a warning in the log.
+
+    A terminal that is gone and a pipe that nobody reads refuse what is written; a full disk does so
+    for a while.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+        self._has_failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        return bool(self._try(self._stream.isatty))
+
+    def write(self, text: str) -> int:
+        """Writes what the stream takes."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Flushes what the stream takes."""
+        self._try(self._stream.flush)
+
+    def _try(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except (OSError, ValueError) as error:
+            if not self._has_failed:
+                self._has_failed = True
+                log.warning("warning: progress cannot be shown, the run goes on (%s)", error)
+            return None
+
+
 class Progress:
     """Shows step, epoch, loss, images a second and time left. Use it in a `with` statement.
 
-    Calling `update` costs nothing but the drawing: it waits for the device only where it is handed
-    `metrics`, whose values it reads. Images a second are taken between two such readings, since
+    Calling `update` costs nothing but the drawing: it waits for the device only where it is given
+    `metrics`, whose values it reads. Images a second are measured between two such readings, since
     steps that were merely dispatched say nothing about speed, and without what happens in `paused`.
+    A stream that cannot be written to ends nothing.
 
     Args:
         total_steps: steps of the whole run.
@@ -54,8 +94,11 @@ class Progress:
         self._step = self._start = start_step
         self._global_batch = global_batch
         self._label = label
-        self._enabled = jax.process_index() == 0 if enabled is None else enabled
-        self._stream = sys.stderr if stream is None else stream
+        stream = sys.stderr if stream is None else stream
+        shows = jax.process_index() == 0 if enabled is None else enabled
+        # Python has no standard error where the process was started without one.
+        self._enabled = shows and stream is not None
+        self._stream = _Output(stream)
         self._bar: tqdm | None = None
         self._epoch: int | None = None
         self._metrics: dict[str, float] = {}
@@ -91,7 +134,7 @@ class Progress:
     def update(
         self, step: int, *, epoch: int | None = None, metrics: Mapping[str, Any] | None = None
     ) -> None:
-        """Tells that `step` steps have been taken or dispatched.
+        """Shows that `step` steps have been taken or dispatched.
 
         Args:
             step: steps of the run so far.

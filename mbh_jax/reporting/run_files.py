@@ -1,10 +1,11 @@
-"""What a training run leaves in its workdir for people, epoch by epoch.
+"""What a training run writes into its workdir for people to look at, epoch by epoch.
 
-The history is a list with one dict an epoch. Its files are rewritten from the whole list, each at
-once, so a resumed run neither loses nor doubles an epoch. The CSVs hold nothing that two runs of
-the same configuration differ in; times go to history.json and TensorBoard.
+The history is a list with one dict an epoch. Each of its files is rewritten from the whole list, in
+one step, so a resumed run neither loses nor doubles an epoch. The CSVs hold nothing that two runs
+of the same configuration differ in; times go to history.json and TensorBoard.
 """
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,12 +16,14 @@ from ml_collections import ConfigDict
 
 from mbh_jax import files
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+from mbh_jax.log import only_warn
 from mbh_jax.reporting import curves
 from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
 History = Sequence[Mapping[str, Any]]
 
 CONFIG_FILE = "config.json"
+HISTORY_FILE = "history.json"
 TENSORBOARD_DIR = "tensorboard"
 
 PLOT_INTERVAL_S = 20.0
@@ -49,36 +52,45 @@ def write_history(workdir: epath.PathLike, history: History) -> None:
     workdir = epath.Path(workdir)
     files.write_csv(workdir / "train_losses.csv", LOSS_COLUMNS, history)
     files.write_csv(workdir / "train_metrics.csv", METRIC_COLUMNS, history)
-    files.write_json(workdir / "history.json", history)
+    files.write_json(workdir / HISTORY_FILE, history)
 
 
 class RunFiles:
     """Configuration, history, curves and TensorBoard events; use it in a `with` statement.
 
+    Curves or events that cannot be written are a warning; of events, nothing more is written then,
+    since TensorBoard reads a file up to what is damaged in it.
+
     Args:
         workdir: the run's folder.
         config: the run's configuration.
-        step: steps taken before, in a run that continues.
+        steps_kept: training steps whose events stay, in a run that continues; those of later steps
+            are to be written again.
         enabled: whether this process writes.
+
+    Raises:
+        OSError: configuration or history cannot be written.
     """
 
-    def __init__(self, workdir: epath.Path, config: ConfigDict, step: int, *, enabled: bool):
+    def __init__(self, workdir: epath.Path, config: ConfigDict, steps_kept: int, *, enabled: bool):
         self._workdir = workdir
+        self._enabled = enabled
         self._history: History = []
-        self._plotted_s = 0.0
+        self._plotted_s = -math.inf
         self._events: TensorBoardWriter | None = None
         if enabled:
             files.write_json(workdir / CONFIG_FILE, config.to_dict())
-            self._events = TensorBoardWriter(workdir / TENSORBOARD_DIR, step)
+            with only_warn("TensorBoard's events"):
+                self._events = TensorBoardWriter(workdir / TENSORBOARD_DIR, steps_kept)
 
     def __enter__(self) -> "RunFiles":
         return self
 
     def __exit__(self, *exception: object) -> None:
         if self._events is not None:
-            self._events.close()
-            if self._history:
-                curves.write_plots(self._workdir, self._history)
+            with only_warn("TensorBoard's events"):
+                self._events.close()
+        self._write_plots()
 
     def write_epoch(self, history: History, picture: np.ndarray | None) -> None:
         """Writes what an epoch added.
@@ -87,15 +99,28 @@ class RunFiles:
             history: a dict an epoch, this one's last.
             picture: (H,W,3) uint8, the montage of predictions, or None.
         """
-        if self._events is None:
+        if not self._enabled:
             return
         self._history = history
         write_history(self._workdir, history)
-        entry = history[-1]
-        scalars = {name: value for name, value in entry.items() if name not in ("epoch", "step")}
-        self._events.scalars(entry["step"], scalars)
-        if picture is not None:
-            self._events.image(entry["step"], "validation slices: truth and prediction", picture)
+        self._write_events(history[-1], picture)
         if time.monotonic() - self._plotted_s > PLOT_INTERVAL_S:
-            curves.write_plots(self._workdir, history)
+            self._write_plots()
             self._plotted_s = time.monotonic()
+
+    def _write_events(self, entry: Mapping[str, Any], picture: np.ndarray | None) -> None:
+        # Kept only if all of it could be written.
+        events, self._events = self._events, None
+        if events is None:
+            return
+        scalars = {name: value for name, value in entry.items() if name not in ("epoch", "step")}
+        with only_warn("TensorBoard's events"):
+            events.scalars(entry["step"], scalars)
+            if picture is not None:
+                events.image(entry["step"], "validation slices: truth and prediction", picture)
+            self._events = events
+
+    def _write_plots(self) -> None:
+        if self._history:
+            with only_warn("the curves"):
+                curves.write_plots(self._workdir, self._history)

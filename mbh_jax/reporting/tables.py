@@ -40,6 +40,12 @@ def _false_blood_line(block: Mapping[str, Any]) -> str:
     )
 
 
+def _dataset_line(provenance: Mapping[str, Any]) -> list[str]:
+    if "dataset_dir" not in provenance:
+        return []
+    return [f"dataset: {provenance['dataset_dir']} ({provenance['dataset'][:8]})"]
+
+
 def format_table(summary: Summary) -> str:
     """The summary as a text for a terminal, 97 columns wide.
 
@@ -92,6 +98,7 @@ def format_table(summary: Summary) -> str:
         [
             f"{summary['split']}: {summary['num_cases']} cases, {which}, "
             f"checkpoint of step {summary['checkpoint_step']}; mL are added over cases",
+            *_dataset_line(summary["provenance"]),
             "",
             *lines,
             "",

@@ -1,7 +1,8 @@
 """TensorBoard event files, written without TensorFlow."""
 
+import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from etils import epath
@@ -12,6 +13,22 @@ from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from mbh_jax import files
+
+_NAME = re.compile(r"events\.out\.tfevents\.(\d+)\.(\d+)")
+"""The time in an event file's name: seconds, and nanoseconds."""
+
+
+def _next_name(names: Iterable[str]) -> str:
+    """The name of a new event file beside others: of this moment, but after the newest of them.
+
+    TensorBoard reads the files of a folder in the order of their names. Without the second rule, a
+    host whose clock was set back would begin a file that is read before those it continues.
+    """
+    found = [(int(match[1]), int(match[2])) for match in map(_NAME.match, names) if match]
+    seconds, nanoseconds = max(found, default=(0, 0))
+    # Nanoseconds keep names apart when a run is started again within a second.
+    later = max(time.time_ns(), seconds * 10**9 + nanoseconds + 1)
+    return "events.out.tfevents.{:010d}.{:09d}.mbh_jax".format(*divmod(later, 10**9))
 
 
 class TensorBoardWriter:
@@ -28,9 +45,7 @@ class TensorBoardWriter:
     def __init__(self, directory: epath.PathLike, steps_taken: int = 0):
         directory = epath.Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        # Nanoseconds keep the name unique and in order when a run is restarted within a second.
-        seconds, nanoseconds = divmod(time.time_ns(), 10**9)
-        path = directory / f"events.out.tfevents.{seconds:010d}.{nanoseconds:09d}.mbh_jax"
+        path = directory / _next_name([path.name for path in directory.iterdir()])
         self._records = RecordWriter(path.open("wb"))
         self._write(event_pb2.Event(file_version="brain.Event:2"))
         start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)

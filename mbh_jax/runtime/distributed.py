@@ -30,10 +30,10 @@ BARRIER_TIMEOUT_S = 1800
 _barrier_numbers = itertools.count()
 
 _agreements: list[Any] = []
-"""JAX's service that tells all processes of one's SIGTERM, once they are joined."""
+"""JAX's service that announces the SIGTERM of one process to all, once they are joined."""
 
 _TASK_COUNTS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-"""What schedulers tell each of the processes they started side by side."""
+"""Environment variables in which schedulers give the number of processes they started."""
 
 
 def join(
@@ -46,11 +46,11 @@ def join(
     Args:
         coordinator: HOST:PORT of process 0, which listens there.
         num_processes: how many there are.
-        process_id: number of this one, from 0. What is None the scheduler tells (SLURM, Cloud TPU,
-            Kubernetes, Open MPI).
+        process_id: number of this one, from 0. What is None is asked of the scheduler (SLURM,
+            Cloud TPU, Kubernetes, Open MPI).
 
     Raises:
-        UserError: the processes cannot be told or reached.
+        UserError: the processes are not known or cannot be reached.
     """
     try:
         jax.distributed.initialize(
@@ -65,7 +65,7 @@ def join(
             "--distributed: cannot join the processes of the run: give --coordinator=HOST:PORT "
             f"--num_processes=N --process_id=I, or start under a scheduler ({reason})"
         ) from error
-    # Orbax would ask it too, with numbers of its own, and processes would miss the agreed one.
+    # Orbax would ask it too, with other numbers, and processes would miss the agreed one.
     agreement: Any = global_state.preemption_sync_manager
     global_state.preemption_sync_manager = None
     _agreements.append(agreement)
@@ -75,7 +75,7 @@ def join(
 
 
 def refuse_unjoined_processes(environment: Mapping[str, str] = os.environ) -> None:
-    """Refuses to be one of several processes that would all do the same run by themselves.
+    """Refuses to be one of several processes that would each do the whole run.
 
     Raises:
         UserError: a scheduler started several processes, and --distributed was not given.
@@ -86,6 +86,24 @@ def refuse_unjoined_processes(environment: Mapping[str, str] = os.environ) -> No
                 f"{name}={environment[name]}: each of these processes would do the whole run: "
                 "give --distributed, or start one process"
             )
+
+
+def start_devices() -> None:
+    """Starts the devices of this process; call it after `join`, where there is more than one.
+
+    Raises:
+        UserError: there is none of the kind that JAX_PLATFORMS names, or it cannot be used.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX finds no GPU with an assertion that says nothing.
+        reason = " ".join(str(error).split())[:300] or "there is no such device here"
+        chosen = os.environ.get("JAX_PLATFORMS")
+        cause = f"JAX_PLATFORMS={chosen}" if chosen else "no devices"
+        raise UserError(
+            f"{cause}: {reason}: unset JAX_PLATFORMS to use what there is, or set JAX_PLATFORMS=cpu"
+        ) from error
 
 
 def agreed_to_stop(number: int) -> bool:

@@ -9,6 +9,7 @@ import platform
 import sys
 from pathlib import Path
 
+from mbh_jax.errors import hold_first_signals
 from mbh_jax.log import log
 
 TUNABLE = "glibc.malloc.hugetlb"
@@ -29,6 +30,7 @@ def use_huge_pages() -> None:
     if TUNABLE in tunables or not _runs_on_cpu() or not _must_be_asked_for():
         return
     os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [tunables, f"{TUNABLE}=1"]))
+    hold_first_signals()
     os.execv(sys.executable, sys.orig_argv)
 
 

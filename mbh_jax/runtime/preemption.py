@@ -1,8 +1,9 @@
-"""Stopping on request: after SIGTERM or Ctrl-C a run finishes its step, saves its state and ends.
+"""Stopping on request: the run finishes its step, saves its state and ends.
 
-Schedulers announce a preemption with SIGTERM. A single process decides by itself. Of many, JAX's
-coordination service tells all of one process's SIGTERM and chooses the step at which they stop;
-Ctrl-C is handed to it as a SIGTERM.
+Requests are SIGTERM, with which schedulers announce a preemption, Ctrl-C, and SIGHUP, which the end
+of a terminal sends. A run of one process stops after the step under way. In a run of many, JAX's
+coordination service announces the SIGTERM of one process to all and chooses the step after which
+they stop; the other two are passed on to it as a SIGTERM.
 """
 
 import os
@@ -17,7 +18,7 @@ from mbh_jax.runtime import distributed
 
 
 class StopRequest:
-    """Watches for SIGTERM and Ctrl-C while its `with` block runs; a second Ctrl-C interrupts.
+    """Watches for requests to stop while its `with` block runs; a second Ctrl-C interrupts.
 
     All processes of a run must ask `is_set` the same number of times, so that they agree on where
     to stop. Outside the main thread, where Python allows no signal handlers, it watches for nothing
@@ -32,9 +33,14 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
+            numbers = [signal.SIGINT]
+            # Under nohup the end of the terminal is to be ignored.
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+                numbers.append(signal.SIGHUP)
             # Of many processes, SIGTERM belongs to JAX's coordination service.
-            alone = jax.process_count() == 1
-            for number in (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,):
+            if jax.process_count() == 1:
+                numbers.append(signal.SIGTERM)
+            for number in numbers:
                 self._previous[number] = signal.signal(number, self._receive)
         return self
 
@@ -61,6 +67,6 @@ class StopRequest:
         return self._agreed
 
     def raise_if_set(self) -> None:
-        """Raises `Stopped` where `is_set` says to stop; counts as asking it."""
+        """Raises `Stopped` if `is_set`; counts as asking it."""
         if self.is_set():
             raise Stopped

@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from mbh_jax.log import log
+from mbh_jax.log import log, only_warn
 
 PROFILE_DIR = "profile"
 
@@ -33,8 +33,9 @@ class StepProfiler:
     def before_step(self, step: int) -> None:
         """To be called before step number `step` is dispatched."""
         if step == self._first:
-            jax.profiler.start_trace(self._directory)
-            self._tracing = True
+            with only_warn("the profile"):
+                jax.profiler.start_trace(self._directory)
+                self._tracing = True
 
     def after_step(self, step: int, outputs: Any) -> None:
         """To be called with what step number `step` returned."""
@@ -45,5 +46,6 @@ class StepProfiler:
     def _stop(self) -> None:
         if self._tracing:
             self._tracing = False
-            jax.profiler.stop_trace()
-            log.info("wrote %s: tensorboard --logdir shows it", self._directory)
+            with only_warn("the profile"):
+                jax.profiler.stop_trace()
+                log.info("wrote %s: tensorboard --logdir shows it", self._directory)

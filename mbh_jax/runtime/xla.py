@@ -1,6 +1,9 @@
-"""XLA's options by platform, given to programs that are compiled before they are called."""
+"""XLA's options by platform, and where its compiled programs are kept."""
 
+import os
+import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +19,20 @@ CPU_OPTIONS: dict[str, str | bool] = {
 
 Many of those it runs on one core, among them all gradients of kernels; Eigen's use every core.
 """
+
+
+def keep_compiled_programs() -> None:
+    """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        return  # A user without a home, as in a container.
+    # By host: programs for one kind of CPU may not run on another.
+    jax.config.update(
+        "jax_compilation_cache_dir", str(cache / "mbh_jax" / f"xla-{platform.node()}")
+    )
 
 
 def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:

@@ -17,16 +17,16 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from mbh_jax.errors import UserError
-from mbh_jax.files import is_remote, move_folder
+from mbh_jax.files import move_folder
 from mbh_jax.log import log
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import checksums
+from mbh_jax.training.checkpoints_dir import checkpoints_dir
 from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
 
-CHECKPOINTS_DIR = "checkpoints"
 DAMAGED_DIR = "damaged"
 _KEPT = {"last": 2, "best": 1, "initial": 1}
 _ITEMS = ("variables", "training", "record")
@@ -56,14 +56,12 @@ class Checkpoints:
 
     Args:
         workdir: the run's folder.
-        how: the devices; each holds all arrays, restored ones too.
+        parallel: the devices; each holds all arrays, restored ones too.
     """
 
-    def __init__(self, workdir: epath.PathLike, how: Parallel):
-        # Orbax wants an absolute path; of a bucket's, `absolute` would make a local one.
-        root = epath.Path(workdir) if is_remote(workdir) else epath.Path(workdir).absolute()
-        self._directory = root / CHECKPOINTS_DIR
-        self._parallel = how
+    def __init__(self, workdir: epath.PathLike, parallel: Parallel):
+        self._directory = checkpoints_dir(workdir)
+        self._parallel = parallel
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def __enter__(self) -> "Checkpoints":
@@ -92,8 +90,24 @@ class Checkpoints:
         self._save("best", step, record, variables=variables)
 
     def save_initial(self, variables: PyTree, record: dict[str, Any]) -> None:
-        """Starts to write the variables that a run is to begin with."""
+        """Starts to write the variables that a run is to start with."""
         self._save("initial", 0, record, variables=variables)
+
+    def read_back(self, state: TrainState) -> None:
+        """Waits until the newest whole state, which is `state`, is on disk, and reads it once.
+
+        Raises:
+            UserError: what was written is not what is read.
+        """
+        self.wait()
+        step = self._existing_step("last")
+        try:
+            self._read("last", step, variables=state.variables, training=_training_part(state))
+        except _DamagedError as error:
+            raise UserError(
+                f"{self._directory / 'last' / str(step)}: was written, but cannot be read back "
+                f"({error}): give a --workdir on another disk"
+            ) from error
 
     def last_record(self) -> dict[str, Any] | None:
         """The record beside the newest whole state that can be read, or None where there is none.
@@ -126,15 +140,14 @@ class Checkpoints:
         """The model's variables of a checkpoint, laid out like `variables`.
 
         Args:
-            which: "best" or "last"; of a run that has not been trained, both are the initial ones.
+            which: "best" or "last"; the weights that a run was initialized with, where it has been
+                trained no further.
             variables: arrays or their shapes and dtypes.
 
         Raises:
             UserError: there is none, it is damaged, or its arrays do not fit.
         """
-        kind = which if self._latest_step(which) is not None else "initial"
-        if kind == "initial" and not self.has_initial():
-            kind = which
+        kind = "initial" if self.has("initial") and not self.has(which) else which
         step = self._existing_step(kind)
         try:
             restored = self._read(kind, step, variables=variables)
@@ -142,9 +155,19 @@ class Checkpoints:
             raise UserError(f"{self._directory / kind / str(step)}: damaged ({error})") from error
         return Restored(step, restored["variables"], restored["record"])
 
-    def has_initial(self) -> bool:
-        """Whether the run is to begin with given weights."""
-        return self._latest_step("initial") is not None
+    def has(self, kind: str) -> bool:
+        """Whether there is a checkpoint of a kind: "last", "best" or "initial"."""
+        return self._latest_step(kind) is not None
+
+    def contents(self) -> list[str]:
+        """What lies there, damaged or not, such as "best/12" and "damaged/last-24"."""
+        kinds = [kind for kind in (*_KEPT, DAMAGED_DIR) if (self._directory / kind).is_dir()]
+        return [
+            f"{kind}/{folder.name}"
+            for kind in kinds
+            for folder in sorted((self._directory / kind).iterdir())
+            if folder.name.removeprefix("last-").isdigit()
+        ]
 
     def discard_best(self) -> None:
         """Deletes what a run left that was stopped before it first wrote its state."""
@@ -224,7 +247,7 @@ class Checkpoints:
                 if checksum(value) != content["checksums"][name]:
                     raise _DamagedError(f"{name}: wrong checksum")
             return found
-        except (_DamagedError, PermissionError, jax.errors.JaxRuntimeError):
+        except (_DamagedError, ImportError, PermissionError, jax.errors.JaxRuntimeError):
             raise
         except Exception as error:
             # Orbax has no type of its own for files that are missing or wrong.

@@ -1,4 +1,4 @@
-"""What an epoch came to: its entry in the history, and a line about it."""
+"""The results of an epoch: its entry in the history, and a line about it."""
 
 import math
 from typing import Any
@@ -13,14 +13,16 @@ from mbh_jax.training.run_state import Sums
 
 
 def objective(loss: Loss, sums: Sums) -> float:
-    """The loss of statistics that were added up over examples."""
+    """The loss of statistics that were added up over examples; NaN if there were none."""
+    if not sums["examples"]:
+        return math.nan
     return float(loss.objective(jax.tree.map(jnp.float32, sums)))
 
 
 def entry(
     loss: Loss, *, epoch: int, step: int, learning_rate: float, trained: Sums, validated: Sums
 ) -> dict[str, Any]:
-    """What an epoch came to, as plain numbers.
+    """The results of an epoch, as plain numbers.
 
     Args:
         loss: the run's.

@@ -9,16 +9,19 @@ from ml_collections import ConfigDict
 from mbh_jax import files
 from mbh_jax.errors import UserError
 from mbh_jax.log import log
-from mbh_jax.reporting.run_files import CONFIG_FILE
+from mbh_jax.reporting.run_files import CONFIG_FILE, HISTORY_FILE
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import network
 from mbh_jax.training.checkpoints import Checkpoints
-from mbh_jax.training.run_state import RunRecord, check_same_run
+from mbh_jax.training.run_state import RunRecord, check_same_run, differences
 from mbh_jax.training.setup import Training
 from mbh_jax.training.train_state import TrainState
 
 PyTree = Any
+
+_IS_INITIALIZED = "is_initialized"
+"""Key in the record of step 0: whether the run starts with given weights."""
 
 
 def initialize_or_resume(
@@ -33,24 +36,78 @@ def initialize_or_resume(
         workdir: the run's folder.
 
     Raises:
-        UserError: the workdir holds a run of another configuration or another dataset.
+        UserError: the workdir holds a run of another configuration or another dataset, or one that
+            has lost its last state.
     """
     config = training.network.config
     patience = config.train.early_stopping_patience
     record = checkpoints.last_record()
-    if record is not None:
+    if record is None:
+        _refuse_lost_run(checkpoints, workdir, is_initialized=checkpoints.has("initial"))
+    elif not _may_start_anew(record, config, fingerprint):
         check_same_run(record, config, fingerprint, workdir)
-        restored = checkpoints.restore_last(training.template)
-        log.info("%s: going on after step %d", workdir, restored.step)
-        return restored.arrays, RunRecord.from_json(restored.record, patience)
+        try:
+            restored = checkpoints.restore_last(training.template)
+        except UserError:
+            if not checkpoints.has("last"):
+                _refuse_lost_run(checkpoints, workdir, is_initialized=False)
+            raise
+        resumed = RunRecord.from_json(restored.record, patience)
+        if restored.step:
+            log.info("%s: going on after step %d", workdir, restored.step)
+        if resumed.epoch >= config.train.num_epochs:
+            log.info("all %d epochs are done: train.num_epochs adds more", resumed.epoch)
+        return restored.arrays, resumed
     checkpoints.discard_best()
     state = training.init()
-    if checkpoints.has_initial():
+    is_initialized = checkpoints.has("initial")
+    if is_initialized:
         network.check_same_network(config, workdir)
         initial = checkpoints.restore_variables("initial", training.template.variables)
         log.info("%s: starting with the weights that it was initialized with", workdir)
         state = state.with_variables(initial.arrays)
-    return state, RunRecord.new(patience)
+    elif record is not None and record.get(_IS_INITIALIZED):
+        raise UserError(
+            f"{workdir} has lost the weights that it was initialized with (checkpoints/initial): "
+            "give --init_from and another --workdir"
+        )
+    new = RunRecord.new(patience)
+    # Before the first step: what cannot be written or read is found before it costs an epoch, and
+    # a workdir with results but without a whole state has lost it.
+    checkpoints.save_last(
+        state, 0, new.to_json(config, fingerprint) | {_IS_INITIALIZED: is_initialized}
+    )
+    checkpoints.read_back(state)
+    return state, new
+
+
+def _may_start_anew(record: dict[str, Any], config: ConfigDict, fingerprint: str) -> bool:
+    """Whether a run has taken no step, and is to be another now (a smaller batch, say)."""
+    is_another = record["dataset"] != fingerprint or bool(differences(record["config"], config))
+    return is_another and not record["epoch"] and not record["batch"]
+
+
+def _refuse_lost_run(
+    checkpoints: Checkpoints, workdir: epath.Path, *, is_initialized: bool
+) -> None:
+    """Refuses to start anew over what is left of a run whose whole state is missing.
+
+    The configuration alone is such a rest, unless the run `is_initialized`: then it is written
+    before the run starts.
+    """
+    has_config = (workdir / CONFIG_FILE).exists()
+    has_history = (workdir / HISTORY_FILE).exists()
+    left = [f"checkpoints/{name}" for name in checkpoints.contents()]
+    results = [name for name in left if not name.startswith("checkpoints/initial")]
+    if not (has_history or (has_config and (results or not is_initialized))):
+        return
+    left += [HISTORY_FILE] * has_history + [CONFIG_FILE] * has_config
+    has_weights = has_config and checkpoints.has("best")
+    raise UserError(
+        f"{workdir} holds a run whose last state is missing or damaged (there are "
+        f"{', '.join(left)}), and training would overwrite it: give another --workdir"
+        + (f", and --init_from={workdir} to start with its best weights" if has_weights else "")
+    )
 
 
 def initialize_workdir(
@@ -70,6 +127,7 @@ def initialize_workdir(
     with Checkpoints(workdir, parallel) as checkpoints:
         if _has_begun(checkpoints):
             raise UserError(f"{workdir} already holds a run: give another --workdir")
+        _refuse_lost_run(checkpoints, workdir, is_initialized=True)
         if distributed.is_primary():
             files.write_json(workdir / CONFIG_FILE, config.to_dict())
         checkpoints.save_initial(variables, {})
@@ -106,4 +164,4 @@ def initialize_from(
 
 
 def _has_begun(checkpoints: Checkpoints) -> bool:
-    return checkpoints.has_initial() or checkpoints.last_record() is not None
+    return checkpoints.has("initial") or checkpoints.last_record() is not None

@@ -24,8 +24,8 @@ PyTree = Any
 class TrainingLoop:
     """Takes the steps of an epoch, and adds up what they return.
 
-    A call takes `config.train.steps_per_call` steps, counted from the beginning of the epoch; what
-    is left at its end is taken one by one. The loop waits for the device at logging steps and at
+    A call takes `config.train.steps_per_call` steps, counted from the beginning of the epoch; those
+    left at its end are taken one by one. The loop waits for the device at logging steps and at
     checkpoints only, which come after the call that took a step they are due at.
 
     Args:
@@ -72,7 +72,8 @@ class TrainingLoop:
             the epoch so far.
 
         Raises:
-            UserError: the loss or a gradient is not finite.
+            UserError: the loss or a gradient is not finite: in a batch that may not be skipped, or
+                in all batches of the epoch.
         """
         config = self._config.train
         num_batches = steps_per_epoch(len(self._examples), config.batch_size)
@@ -112,7 +113,10 @@ class TrainingLoop:
                 self._save_last(state, record)
             if stopping:
                 break
-        return state, self._fetch(record, pending, step)
+        record = self._fetch(record, pending, step)
+        if record.batch == num_batches:
+            nonfinite.check_epoch(record)
+        return state, record
 
     def _take_steps(
         self, num_steps: int, state: TrainState, batch: PyTree, rng: jax.Array

@@ -81,11 +81,14 @@ class TrainedNetwork(NamedTuple):
         network: with the configuration it was trained with.
         variables: on the devices.
         step: training steps taken.
+        dataset: fingerprint of the dataset it was trained on; None where that is not known, as of
+            imported weights.
     """
 
     network: Network
     variables: PyTree
     step: int
+    dataset: str | None
 
 
 def create_network(config: ConfigDict, *, axis_name: str | None = None) -> Network:
@@ -115,7 +118,7 @@ def restore_network(
     network = create_network(read_config(workdir))
     with Checkpoints(workdir, parallel) as checkpoints:
         restored = checkpoints.restore_variables(checkpoint, network.shapes())
-    return TrainedNetwork(network, restored.arrays, restored.step)
+    return TrainedNetwork(network, restored.arrays, restored.step, restored.record.get("dataset"))
 
 
 def read_config(workdir: epath.Path) -> ConfigDict:

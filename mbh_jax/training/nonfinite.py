@@ -62,6 +62,22 @@ def check_steps(
             )
 
 
+def check_epoch(record: RunRecord) -> None:
+    """Stops a run that has trained on no batch of an epoch.
+
+    Args:
+        record: its `sums` are of all batches of the epoch.
+
+    Raises:
+        UserError: all batches were skipped.
+    """
+    if not record.sums["examples"]:
+        raise UserError(
+            f"all {record.batch} batches of epoch {record.epoch + 1} were skipped, since their "
+            f"loss or gradient is not finite: the last good checkpoint is kept; {FIX}"
+        )
+
+
 def check_validation_loss(loss: float, epoch: int) -> None:
     """Stops a run whose validation loss is not finite.
 

@@ -10,6 +10,7 @@ from etils import epath
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.loader import Loader
 from mbh_jax.labels import FOREGROUND
+from mbh_jax.log import only_warn
 from mbh_jax.reporting import overlays
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import Parallel, local_rows, put_batch
@@ -76,9 +77,11 @@ class Preview:
     def draw(self, variables: PyTree, epoch: int) -> np.ndarray | None:
         """Predicts, and on process 0 writes the panels of an epoch.
 
+        All processes must call it alike. What cannot be drawn or written is a warning.
+
         Returns:
-            The montage of the panels (H,W,3) uint8; None where there are none, and elsewhere than
-            on process 0.
+            The montage of the panels (H,W,3) uint8; None where there are none, and on every other
+            process than 0.
         """
         if not self._batches:
             return None
@@ -89,14 +92,16 @@ class Preview:
         prediction = self._in_order(np.concatenate(predictions))
         if not distributed.is_primary():
             return None
-        return overlays.write_epoch_change(
-            self._directory,
-            epoch,
-            self._image[..., 0],
-            self._label,
-            prediction,
-            names=self._names,
-        )
+        with only_warn(f"the pictures of epoch {epoch}"):
+            return overlays.write_epoch_change(
+                self._directory,
+                epoch,
+                self._image[..., 0],
+                self._label,
+                prediction,
+                names=self._names,
+            )
+        return None
 
     def _rows(self, name: str) -> np.ndarray:
         """An array of all batches of this process, (rows, ...)."""

@@ -18,6 +18,7 @@ MAY_CHANGE_ON_RESUME = (
     "model.remat",
     "train.accumulate_steps",
     "train.num_epochs",
+    "train.early_stopping_patience",
     "train.max_nonfinite_steps",
     "train.log_every_steps",
     "train.checkpoint_every_steps",
@@ -84,6 +85,17 @@ class RunRecord(NamedTuple):
             early_stopping=self.early_stopping.update(entry["val_loss"]),
         )
 
+    def early_stop(self, num_epochs: int) -> str | None:
+        """Says that the run has stopped before its `num_epochs`, and why; None if it has not."""
+        if not self.early_stopping.should_stop or self.epoch >= num_epochs:
+            return None
+        best = min(self.history, key=lambda entry: entry["val_loss"])["epoch"]
+        return (
+            f"stopped early after epoch {self.epoch}: no validation loss below that of epoch {best}"
+            f" for {self.early_stopping.patience_count} epochs; with a greater "
+            "train.early_stopping_patience it goes on"
+        )
+
     def to_json(self, config: ConfigDict, fingerprint: str) -> dict[str, Any]:
         """The record with the configuration and the dataset it belongs to."""
         best = self.early_stopping.best_metric
@@ -95,7 +107,6 @@ class RunRecord(NamedTuple):
             "early_stopping": {
                 "best_metric": best if np.isfinite(best) else None,
                 "patience_count": self.early_stopping.patience_count,
-                "should_stop": self.early_stopping.should_stop,
             },
             "config": config.to_dict(),
             "dataset": fingerprint,
@@ -104,16 +115,20 @@ class RunRecord(NamedTuple):
     @classmethod
     def from_json(cls, record: dict[str, Any], patience: int) -> "RunRecord":
         """The inverse of `to_json`."""
-        saved = dict(record["early_stopping"])
-        if saved["best_metric"] is None:
-            saved["best_metric"] = float("inf")
+        saved = record["early_stopping"]
+        count, best = saved["patience_count"], saved["best_metric"]
         new = cls.new(patience)
         return new._replace(
             epoch=record["epoch"],
             batch=record["batch"],
             sums={name: np.asarray(value) for name, value in record["sums"].items()},
             history=record["history"],
-            early_stopping=new.early_stopping.replace(**saved),
+            early_stopping=new.early_stopping.replace(
+                best_metric=float("inf") if best is None else best,
+                patience_count=count,
+                # Not as it was saved: the patience may be another now.
+                should_stop=0 < patience <= count,
+            ),
         )
 
 

@@ -43,6 +43,17 @@ def test_opens_and_locates_every_record_as_tensorflow_reads_it(index):
         assert [*record["pixels_per_class"].int64_list.value] == [*index.pixels_per_class[example]]
 
 
+@pytest.mark.parametrize("name", ["out[1]", "[!a]", "a*", "a?", "a\\b", "a b"])
+def test_no_character_of_a_path_is_a_pattern(tiny_dataset_dir, tmp_path, name):
+    shutil.copytree(tiny_dataset_dir, tmp_path / "abc")
+    with pytest.raises(UserError, match="no dataset there"):
+        SliceIndex.load(tmp_path / name)
+    shutil.copytree(tiny_dataset_dir, tmp_path / name)
+    index = SliceIndex.load(tmp_path / name)
+    assert Path(index.directory) == tmp_path / name / "head_ct" / "1.0.0"
+    assert all(Path(path).is_file() for path in index.paths)
+
+
 def test_volumes_are_contiguous_and_slices_ascend(index):
     assert (np.diff(index.volume) >= 0).all()
     for number, volume in enumerate(index.volumes):

@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import os
 import re
 import struct
 import sys
@@ -224,6 +225,18 @@ ZIPS = {
         lambda path: write_zip(path, lambda z: z.writestr("/etc/images/a.nii", IMAGE)),
         "climbs out",
     ),
+    "Windows paths that climb": (
+        lambda path: write_zip(path, lambda z: z.writestr("..\\images\\a.nii", IMAGE)),
+        "climbs out",
+    ),
+    "Windows drive": (
+        lambda path: write_zip(path, lambda z: z.writestr("C:\\images\\a.nii", IMAGE)),
+        "climbs out",
+    ),
+    "names without suffix": (
+        lambda path: zipfile.ZipFile(path, "w").writestr("images/ID_1_ID_1", IMAGE),
+        "no data set found: .*1 without suffix such as images/ID_1_ID_1; names must end in",
+    ),
     "nothing of use": (
         lambda path: zipfile.ZipFile(path, "w").writestr("readme.txt", "hello"),
         "no data set found",
@@ -286,11 +299,12 @@ PICTURES = {
     "no PNG": (b"GIF89a, really", BLACK, "not a PNG picture"),
     "truncated": (PICTURE[:-60], BLACK, "damaged PNG"),
     "coloured image": (rgb_picture(1, 2, 3), BLACK, "a coloured image"),
+    "a mask for an image": (picture_bytes(GREY % 6), BLACK, "values from 0 to 5 only: scaled, or"),
     "16 bits": (picture_bytes(GREY.astype(np.uint16)), BLACK, "grey of mode I;16: give 8 bits"),
     "one grey": (picture_bytes(GREY * 0), BLACK, "all voxels are 0"),
     "unknown colour": (PICTURE, rgb_picture(1, 2, 3), r"colour \(1, 2, 3\) stands for no class"),
-    "two colours": (PICTURE, picture_bytes(GREY > 99), "stands for no class"),
-    "index 255": (PICTURE, picture_bytes(GREY), "label value 255"),
+    "two colours": (PICTURE, picture_bytes(GREY > 99), "grey value 255 stands for no class"),
+    "grey levels": (PICTURE, picture_bytes(GREY), "grey value 6 stands for no class"),
     "mask of another size": (PICTURE, BLACK[:0] + picture_bytes(GREY[:32] * 0), "mask of 64 x 32"),
 }
 
@@ -308,6 +322,21 @@ def test_a_bad_picture(tmp_path, capsys, kind):
     assert re.search(message, printed)
     assert "bad.png" in printed
     assert FIX.search(printed)
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_palette_that_only_decorates_ends_the_run_even_if_bad_cases_are_skipped(tmp_path, capsys):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "images" / f"{name}.png").write_bytes(PICTURE)
+        (tmp_path / "masks" / f"{name}.png").write_bytes(BLACK)
+    picture = Image.fromarray(GREY % 6)
+    picture.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255, 255, 255, 0, 255, 0, 255])
+    picture.save(tmp_path / "masks" / "c.png")
+    arguments = ["--source", str(tmp_path), "--output", str(tmp_path / "output"), "--skip_bad"]
+    printed = error_of(arguments, capsys)
+    assert "c.png: colour (255, 0, 255) stands for no class: give --rgb_map" in printed
     assert not (tmp_path / "output").exists()
 
 
@@ -341,7 +370,17 @@ def test_a_bad_rgb_map(tmp_path, capsys, text):
     assert "give colours and labels 0 to 5" in printed
 
 
+IGNORED = json.dumps({"labels": {"background": 0, "EDH": 1, "ignore": 5}}).encode()
 NNUNET: dict[str, tuple[dict[str, bytes | None], str]] = {
+    "image without label": (
+        {"imagesTr/a_0000.nii": IMAGE},
+        "a_0000.nii has no partner in 'labels",
+    ),
+    "ignored voxels": (
+        {"dataset.json": IGNORED},
+        r"b.nii: value 5 \('ignore'\) marks voxels",
+    ),
+    "no labels in dataset.json": ({"dataset.json": b"{}"}, 'dataset.json: no readable "labels"'),
     "two channels": ({"imagesTr/a_0001.nii": IMAGE}, "a_0001.nii is not channel 0000"),
     "no channel": ({"imagesTr/a.nii": IMAGE}, "a.nii is not channel 0000"),
     "no dataset.json": ({"dataset.json": None}, "dataset.json is missing.*add it"),
@@ -406,6 +445,7 @@ def in_tmp_path(tmp_path, monkeypatch):
         (["--output", "file"], r"file: cannot be written \(File exists\)"),
         (["--output", "file/output"], r"cannot be written \(Not a directory\)"),
         (["--output", "/proc/output"], r"/proc/output: cannot be written \(No such file"),
+        (["--output", "\udcbb"], "--output .*: its name is not UTF-8: give another"),
         (["--output", "full"], "full/head_ct: exists: give --overwrite"),
         (["--beam_pipeline_options", "runner=DirectRunner"], r"pip install 'mbh_jax\[beam\]'"),
     ],
@@ -446,6 +486,18 @@ def test_skip_bad_goes_on_and_lists_them(tmp_path, capsys):
             "again",
         },
     ]
+
+
+def test_a_name_that_is_not_utf_8(tmp_path, capsys):
+    source = write_tiny_source(tmp_path / "source", num_volumes=4)
+    for folder in ("images", "ground truths"):
+        path = os.fsencode(source / folder) + b"/" + "\u60a3".encode("gbk") + b".nii"
+        Path(os.fsdecode(path)).write_bytes(IMAGE if folder == "images" else MASK)
+    arguments = ["--source", str(source), "--output", str(tmp_path / "output")]
+    assert "its name is not UTF-8: rename it" in error_of(arguments, capsys)
+    build_tfrecords.main([*arguments, "--skip_bad"])
+    assert "skipped \\udcbb\\udcbc: " in capsys.readouterr().out
+    assert len(SliceIndex.load(tmp_path / "output").volumes) == 4
 
 
 def test_nothing_is_left_to_convert_if_all_are_bad(tmp_path, capsys):

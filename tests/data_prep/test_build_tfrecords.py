@@ -280,7 +280,7 @@ def test_output_that_cannot_be_written(make_source, tmp_path):
 def test_differing_affines_are_reported_and_kept(make_source, tmp_path, capsys):
     source = make_source(num_volumes=4)
     hu, label = tiny_volume(5, 5)
-    write_case(source, "moved", nifti_bytes(hu), nifti_bytes(label, np.diag([1.0, 1, 5, 1])))
+    write_case(source, "moved", nifti_bytes(hu), nifti_bytes(label, np.diag([-1.0, 1, 5, 1])))
     build_tfrecords.build(source, tmp_path / "output")
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("moved: ")]
     (volume,) = [

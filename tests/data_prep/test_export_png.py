@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,8 @@ import pytest
 from PIL import Image
 from tiny_ct import nifti_bytes, tiny_volume, write_case
 
-from data_prep import build_tfrecords, dataset, export_png
+from data_prep import build_tfrecords, dataset, export_nnunet, export_png, sources
+from data_prep.sources import pictures
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import UserError
 from mbh_jax.labels import LABELS
@@ -48,6 +50,46 @@ def test_every_slice_is_where_it_belongs(index, exported):
     assert len(list(exported.rglob("*.png"))) == 2 * len(index)
 
 
+def test_masks_in_other_colours_and_patients_come_back(make_source, tmp_path):
+    """Names say three patients of two volumes; each export says the same."""
+    build_tfrecords.build(
+        make_source(num_volumes=6),
+        tmp_path / "dataset",
+        options=sources.Options(patients=r"_ID_0*([0-9])$"),
+    )
+    metadata = tmp_path / "dataset" / "head_ct" / "1.0.0" / "metadata.json"
+    content = json.loads(metadata.read_text())
+    for row in content["volumes"]:
+        row["patient_id"] = f"p{int(row['patient_id']) // 2}"
+    metadata.write_text(json.dumps(content))
+    index = SliceIndex.load(tmp_path / "dataset")
+    patients = {volume.volume_id: volume.patient_id for volume in index.volumes}
+    assert set(patients.values()) == {"p0", "p1", "p2"}
+
+    text = "{(9,0,0): 0, (0,0,0): 2, (1,1,1): 1, (3,3,3): 3, (4,4,4): 4, (255,255,255): 5}"
+    arguments = ["--dataset", str(tmp_path / "dataset"), "--output", str(tmp_path / "png")]
+    export_png.main([*arguments, "--rgb_map", text])
+    with pytest.raises(SystemExit):
+        export_png.main([*arguments, "--rgb_map", "{(0,0,0): 0}", "--overwrite"])
+    folder = export_nnunet.export(index, tmp_path, number=1, name="x")
+    options = sources.Options(rgb_map=pictures.parse_rgb_map(text))
+    labels = {
+        info.volume_id: volume.label
+        for info, (_, volume) in zip(
+            index.volumes, dataset.read_volumes(index, "compared"), strict=True
+        )
+    }
+    for path, chosen in ((tmp_path / "png", options), (folder, None)):
+        found = sources.open_source(path, options=chosen)
+        assert found.notes == ("patients by patients.csv (6 volumes of 3 patients)",)
+        for case in found.cases:
+            (volume_id,) = [name for name in patients if case.volume_id.startswith(name)]
+            assert case.patient_id == patients[volume_id]
+            label = sources.read_case(case).label
+            with_blood = labels[volume_id].any(axis=(1, 2)) | (path == folder)
+            np.testing.assert_array_equal(label, labels[volume_id][with_blood])
+
+
 def test_only_slices_with_blood_unless_asked(index, tmp_path, capsys):
     directory = str(index.directory)
     export_png.main(["--dataset", directory, "--output", str(tmp_path / "png")])
@@ -55,6 +97,8 @@ def test_only_slices_with_blood_unless_asked(index, tmp_path, capsys):
     assert capsys.readouterr().out == (
         f"{sum(counts.values())} slices ({counts['train']} train, {counts['validation']} valid, "
         f"{counts['test']} test) written to {tmp_path}/png\n"
+        "colours, as the TensorFlow FlexUNet's configuration has them: rgb_map = {(0,0,0):0,"
+        "(255,0,0):1,(0,0,255):2,(255,255,0):3,(0,255,255):4,(0,255,0):5}\n"
     )
     for mask in (tmp_path / "png").glob("*/masks/*.png"):
         assert decoded(mask).any()

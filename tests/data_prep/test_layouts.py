@@ -86,7 +86,7 @@ def test_png_folders(tmp_path, indexed):
         elif indexed == "grey":
             put_png(tmp_path / "masks" / name, label[number])
         else:
-            put_png(tmp_path / "masks" / name, label[number], palette=[7] * 18)
+            put_png(tmp_path / "masks" / name, label[number], palette=PALETTE.ravel().tolist())
     put_png(tmp_path / "images" / "other.png", grey[0])
     put_png(tmp_path / "masks" / "other.png", label[0])
     found, volumes = read_all(tmp_path)
@@ -108,7 +108,7 @@ def test_png_pictures_can_be_upside_down_and_of_other_colours(tmp_path):
     colours = np.array([[9, 9, 9], [255, 255, 255], [1, 2, 3]], np.uint8)
     put_png(tmp_path / "images" / "a_slice_0.png", grey[1][::-1])
     put_png(tmp_path / "masks" / "a_slice_0.png", colours[label[1][::-1]])
-    rgb_map = pictures.parse_rgb_map("{(9, 9, 9): 0, (255,255,255): 1, (1,2,3): 2}")
+    rgb_map = pictures.parse_rgb_map("{9: 0, (255,255,255): 1, (1,2,3): 2}")
     options = sources.Options(rgb_map=rgb_map, flip_rows=True)
     _, volumes = read_all(tmp_path, options=options)
     np.testing.assert_array_equal(volumes["a"].hu[0], grey[1])
@@ -130,6 +130,18 @@ def test_png_pictures_can_be_upside_down_and_of_other_colours(tmp_path):
 )
 def test_volume_and_slice_of_a_picture_name(name, volume, number):
     assert pictures.volume_and_slice(name) == (volume, number)
+
+
+def test_folders_of_other_split_names_are_recognised(tmp_path):
+    for folder in ("train", "Val", "testing"):
+        put_png(tmp_path / folder / "images" / "a.png", np.arange(64, dtype=np.uint8).reshape(8, 8))
+        put_png(tmp_path / folder / "masks" / "a.png", np.zeros((8, 8), np.uint8))
+    found = sources.open_source(tmp_path)
+    assert [(case.volume_id, case.given_split) for case in found.cases] == [
+        ("a_test", "test"),
+        ("a_train", "train"),
+        ("a_validation", "validation"),
+    ]
 
 
 def test_png_splits_are_kept_and_shared_patients_are_reported(tmp_path, capsys):
@@ -180,6 +192,7 @@ def test_nnunet_raw_by_the_names_of_its_labels(tmp_path):
         np.testing.assert_array_equal(volumes[name].label, in_program(truth[number]))
         np.testing.assert_array_equal(volumes[name].hu, in_program(tiny_volume(number, 4)[0]))
     assert [volume.has_label for volume in volumes.values()] == [True, True, False]
+    assert [case.given_split for case in found.cases] == ["train", "train", "test"]
 
 
 @pytest.mark.parametrize(
@@ -237,8 +250,10 @@ def test_mbhseg25_annotators(mbhseg25):
     for (case_id, annotator), label in labels.items():
         volume = volumes[f"{case_id}_annot_{annotator}"]
         np.testing.assert_array_equal(volume.label, in_program(label))
-    _, volumes = read_all(path, options=sources.Options(annotator="2"))
+    found, volumes = read_all(path, options=sources.Options(annotator="2"))
     assert list(volumes) == ["ID_0_ID_0"]
+    note = "1 cases are left out, which annotator 2 has not labelled, such as ID_1_ID_1"
+    assert found.notes[0] == note
     np.testing.assert_array_equal(volumes["ID_0_ID_0"].label, in_program(labels["ID_0_ID_0", 2]))
     with pytest.raises(UserError, match="--annotator 3: give majority, all or one of 1, 2, 5"):
         read_all(path, options=sources.Options(annotator="3"))

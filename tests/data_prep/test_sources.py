@@ -1,5 +1,6 @@
 import gzip
 import io
+import unicodedata
 import zipfile
 
 import nibabel
@@ -31,7 +32,10 @@ def test_zip_folder_and_its_parent_give_the_same_cases(make_source, make_zip):
     folder = make_source(num_volumes=3)
     (folder / "images" / "._ID_1_ID_2.nii.gz").write_bytes(b"x")
     (folder / "readme.txt").write_text("not a volume")
-    expected = [sources.read_case(case) for case in sources.open_source(folder).cases]
+    (folder / "images" / "ID_8_ID_8.mha").write_bytes(b"x")
+    found = sources.open_source(folder)
+    assert found.notes[0] == "1 files are ignored, such as images/ID_8_ID_8.mha"
+    expected = [sources.read_case(case) for case in found.cases]
     assert [case.volume_id for case in expected] == [
         "ID_00000001_ID_0000000000",
         "ID_00000001_ID_0000000001",
@@ -46,16 +50,36 @@ def test_zip_folder_and_its_parent_give_the_same_cases(make_source, make_zip):
             np.testing.assert_array_equal(labelled.affine, same.affine)
 
 
-@pytest.mark.parametrize(
-    ("volume_id", "patient_id"),
-    [
-        ("ID_2db7ee14_ID_0123456789", "ID_2db7ee14"),
-        ("case_001", "case_001"),
-        ("ID_2db7ee14", "ID_2db7ee14"),
-    ],
-)
-def test_patient_of(volume_id, patient_id):
-    assert sources.patient_of(volume_id) == patient_id
+def test_names_that_look_alike_are_one_and_windows_paths_are_read(tmp_path):
+    hu, label = tiny_volume(0, 3)
+    path = tmp_path / "windows.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for form, folder, content in (("NFC", "images", hu), ("NFD", "ground truths", label)):
+            name = unicodedata.normalize(form, "Sch\u00e4del")
+            archive.writestr(f"label_192\\{folder}\\{name}.nii", nifti_bytes(content))
+            archive.writestr(f"label_192\\{folder}\\", b"")
+    (case,) = sources.open_source(path).cases
+    assert case.volume_id == "Sch\u00e4del"
+    np.testing.assert_array_equal(sources.read_case(case).label, np.rot90(label).transpose(2, 0, 1))
+
+
+def test_a_zip_is_opened_once_and_again_once_it_has_changed(make_source, make_zip, monkeypatch):
+    path = make_zip(make_source(num_volumes=3))
+    opened = []
+    real = zipfile.ZipFile
+
+    def count(*arguments):
+        opened.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr("data_prep.sources.files.zipfile.ZipFile", count)
+    cases = sources.open_source(path).cases
+    volumes = [sources.read_case(case) for case in cases]
+    assert len(opened) == 2  # To list it, and to read all members.
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("more.txt", "more")
+    np.testing.assert_array_equal(sources.read_case(cases[0]).hu, volumes[0].hu)
+    assert len(opened) == 4
 
 
 def test_facts_count_pixels_and_note_affines_that_differ(tmp_path):

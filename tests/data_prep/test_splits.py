@@ -141,7 +141,8 @@ def test_default_rule_follows_the_source():
     assert method([*cases, stranger]) == "patient"
     assert method(given) == "given"
     assert method([*given, stranger]) == "patient"
-    assert method(given[:2]) == "patient"
+    assert method(given[:2]) == "given"
+    assert method(given[1:]) == "patient"
 
 
 def test_the_sources_own_division_is_kept():
@@ -156,8 +157,39 @@ def test_the_sources_own_division_is_kept():
         splits.split_cases(
             given_facts("test", "train", "validation", None), splits.parse("given"), 0
         )
-    with pytest.raises(UserError, match="--split given: the source has nothing for test"):
-        splits.split_cases(given_facts("train", "validation"), splits.parse("given"), 0)
+    with pytest.raises(UserError, match="--split given: the source has nothing for train"):
+        splits.split_cases(given_facts("test", "validation"), splits.parse("given"), 0)
+
+
+@pytest.mark.parametrize(("given", "missing"), [("test", "validation"), ("validation", "test")])
+def test_what_the_source_lacks_is_drawn_from_its_train(given, missing):
+    """20 patients of two volumes in train, one of whom is in the given part, too."""
+    facts = given_facts(*["train"] * 40, *[given] * 4)
+    patients = [f"p{number // 2}" for number in range(40)] + ["p0", "q1", "q2", "q3"]
+    facts = [
+        dataclasses.replace(fact, case=dataclasses.replace(fact.case, patient_id=patient_id))
+        for fact, patient_id in zip(facts, patients, strict=True)
+    ]
+    cases = [fact.case for fact in facts]
+    assert splits.missing_splits(cases) == [missing]
+    assert splits.default_rule(cases).metadata == {"method": "given"}
+    divided = splits.split_cases(facts, splits.parse("given"), 0)
+    patients_in = {s: {fact.case.patient_id for fact in facts} for s, facts in divided.items()}
+    assert patients_in[given] == {"p0", "q1", "q2", "q3"}
+    assert len(patients_in[missing]) == 3  # 15 % of the 19 patients that are in train only.
+    assert "p0" in patients_in["train"]
+    assert not patients_in["train"] & patients_in[missing]
+
+
+def test_unlabelled_test_scans_do_not_make_a_test_split():
+    *facts, last = given_facts(*["train"] * 10, "test")
+    facts.append(dataclasses.replace(last, case=dataclasses.replace(last.case, label=None)))
+    assert splits.missing_splits([fact.case for fact in facts]) == ["validation", "test"]
+    divided = splits.split_cases(facts, splits.parse("given"), 0)
+    assert len(divided["train"]) == 7
+    assert facts[10] in divided["test"]
+    for split in ("validation", "test"):
+        assert 1 <= sum(fact.case.label is not None for fact in divided[split]) <= 2
 
 
 def test_leaks_are_reported():

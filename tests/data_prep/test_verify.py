@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_ct import nifti_bytes, tiny_volume, write_case
 
-from data_prep import build_tfrecords, checks, verify
+from data_prep import build_tfrecords, checks, cross_checks, verify
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
@@ -327,7 +327,9 @@ def test_duplicates_are_fatal_only_across_splits(sound_dataset):
         for name, split in (("a", "train"), ("b", "train"), ("c", "test"))
     ]
     findings = list(
-        checks.duplicate_findings(volumes, {"x": [(0, 1), (0, 2), (1, 3), (2, 4)], "y": [(0, 0)]})
+        cross_checks.duplicate_findings(
+            volumes, {"x": [(0, 1), (0, 2), (1, 3), (2, 4)], "y": [(0, 0)]}
+        )
     )
     assert [(f.case, f.message, f.fatal) for f in findings] == [
         ("a", "slice 2 has the pixels of slice 1", False),
@@ -426,8 +428,30 @@ def test_heads_without_voxel_labels(heads, tmp_path):
     shutil.copytree(heads / "images", source)
     build_tfrecords.build(tmp_path / "source", tmp_path / "output")
     assert {(f.check, f.message) for f in found_in(tmp_path / "output")} == {
-        ("split", "no volume has EDH, IPH, IVH, SAH, SDH")
+        ("split", "no volume has EDH, IPH, IVH, SAH, SDH"),
+        ("blood", "no volume has voxel labels: nothing to learn"),
     }
+
+
+def test_a_dataset_without_blood_is_not_fit(sound_dataset):
+    volumes = SliceIndex.load(sound_dataset).volumes
+
+    def fatal(without_blood):
+        none = np.zeros_like(volumes[0].pixels_per_class)
+        changed = [
+            dataclasses.replace(info, pixels_per_class=none)
+            if info.split in without_blood
+            else info
+            for info in volumes
+        ]
+        findings = cross_checks.split_findings(changed, "patient")
+        return [(f.case, f.message) for f in findings if f.fatal]
+
+    assert fatal(["train", "validation", "test"]) == [
+        ("dataset", "no volume has blood: nothing to learn")
+    ]
+    assert fatal(["train"]) == [("train", "no volume has blood: nothing to learn")]
+    assert fatal(["validation", "test"]) == []
 
 
 def test_what_the_conversion_would_have_refused_is_fatal():
@@ -445,7 +469,7 @@ def test_millimetres_of_pictures_are_not_judged():
     labelled = dataclasses.replace(labelled, affine=np.diag([9.0, 9.0, 1.0, 1.0]))
     assert findings_of(labelled) == []
     believed = findings_of(dataclasses.replace(labelled, spacing_known=True))
-    assert [check for check, _, _ in believed] == ["spacing", "coverage"]
+    assert [check for check, _, _ in believed] == ["spacing"]
 
 
 def test_coverage_is_at_right_angles_to_the_slices():
@@ -469,6 +493,16 @@ def test_unusable_and_unusual_geometry():
         "3 mm in plane, usual are 0.2 to 1.5 mm",
         "20 mm between slices, usual are 0.3 to 12 mm",
     ]
+    for spacing in ([5e-4, 5e-4, 5e-3], [500, 500, 5000], [0.5, 0.5, 40]):
+        assert checks.geometry_notes(np.diag([*spacing, 1.0]))[0]
+        assert checks.geometry_notes(np.diag([*spacing, 1.0]), in_mm=False) == (False, [])
+
+
+def test_spacing_that_contradicts_itself_is_repeated(sound_dataset, tmp_path):
+    dataset = shutil.copytree(sound_dataset, tmp_path / "copy") / "head_ct" / "1.0.0"
+    change_metadata(dataset, lambda volumes: volumes[0].update(notes=["spacing: 1 and 2 mm", "x"]))
+    (finding,) = found_in(dataset)
+    assert (finding.check, finding.message, finding.fatal) == ("spacing", "1 and 2 mm", False)
 
 
 def test_not_a_dataset(tmp_path, capsys):

@@ -160,14 +160,46 @@ def test_sform_goes_before_qform_and_a_broken_sform_is_passed_over():
     assert read_header(io.BytesIO(image.to_bytes())).axcodes == "LAS"
 
 
-def test_label_is_read_on_its_images_grid():
+def test_a_label_is_read_on_its_images_grid():
     stored = RNG.integers(0, 6, (4, 5, 3)).astype(np.uint16)
     image = read_header(io.BytesIO(nifti_bytes(np.zeros((4, 5, 3), np.int16))))
-    elsewhere = np.diag([0.5, 0.5, 5.0, 1.0])
-    label, header = read_label_like(io.BytesIO(nifti_bytes(stored, elsewhere)), image)
-    assert header.axcodes == "RAS"
+    expected = np.rot90(stored).transpose(2, 0, 1)
+    # Of the same axes: voxel by voxel, whatever the affine, as four volumes of BHSD need it.
+    moved = LAS_AFFINE.copy()
+    moved[2, 3] += 7
+    label, (note,) = read_label_like(io.BytesIO(nifti_bytes(stored, moved)), image)
     assert label.dtype == np.uint8
-    np.testing.assert_array_equal(label, np.rot90(stored).transpose(2, 0, 1))
+    np.testing.assert_array_equal(label, expected)
+    assert "differ by up to 7.0 mm on the same grid (LAS and LAS)" in note
+    # In the same space on other axes: i turned, and j and k exchanged.
+    other = LAS_AFFINE @ [[-1, 0, 0, 3], [0, 0, 1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    on_other = nifti_bytes(stored[::-1].transpose(0, 2, 1), other, qform_only=False)
+    label, (note,) = read_label_like(io.BytesIO(on_other), image)
+    np.testing.assert_array_equal(label, expected)
+    assert note == "image stored as LAS, label as RSA: each is turned by its own affine"
+    # Nearly halfway between two axes, rounding may change the codes but not the place.
+    codes = []
+    for degrees in (44.99999, 45.00001):
+        angle = np.deg2rad(degrees)
+        turn = np.eye(4)
+        turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+        halfway = turn @ np.diag([0.5, 0.5, 5.0, 1.0])
+        content = nifti_bytes(np.zeros((4, 5, 3), np.int16), halfway, qform_only=False)
+        codes.append(read_header(io.BytesIO(content)))
+    assert codes[0].axcodes != codes[1].axcodes
+    content = nifti_bytes(stored, halfway, qform_only=False)
+    by_own, _ = read_label(io.BytesIO(content))
+    for image_header in codes:
+        label, notes = read_label_like(io.BytesIO(content), image_header)
+        assert notes == ()
+        assert np.array_equal(label, by_own) == (image_header.axcodes == codes[1].axcodes)
+    # On other axes, and elsewhere.
+    other[0, 3] += 1
+    with pytest.raises(
+        UserError, match=r"wrong: stored as RSA, its image as LAS, .* 1\.0 mm apart"
+    ):
+        on_other = nifti_bytes(stored[::-1].transpose(0, 2, 1), other, qform_only=False)
+        read_label_like(io.BytesIO(on_other), image, "wrong")
     with pytest.raises(UserError, match=r"wrong: label of shape \(5, 4, 3\).*\(4, 5, 3\)"):
         transposed = io.BytesIO(nifti_bytes(stored.transpose(1, 0, 2)))
         read_label_like(transposed, image, "wrong")
@@ -272,10 +304,106 @@ def test_bad_labels_are_named_in_one_line(value, dtype, message):
         read_label(io.BytesIO(nifti_bytes(stored)), "bad.nii")
 
 
-def test_whole_float_labels_are_fine():
+def test_float_labels_may_be_whole_but_for_rounding():
     stored = np.full((2, 3, 4), 5, np.float32)
+    stored[0] = 2.9995
     label, _ = read_label(io.BytesIO(nifti_bytes(stored)))
-    assert (label == 5).all()
+    assert np.unique(label).tolist() == [3, 5]
+    # As nibabel stores a float64 label in a header of uint16.
+    image = nibabel.Nifti1Image(np.arange(6.0).reshape(1, 2, 3), LAS_AFFINE)
+    image.header.set_data_dtype(np.uint16)
+    label, _ = read_label(io.BytesIO(image.to_bytes()))
+    assert sorted(label.ravel().tolist()) == [0, 1, 2, 3, 4, 5]
+
+
+SPACING = (0.5, 0.5, 5.0)
+
+
+def qform_header(**fields):
+    """A header with a qform only, which turns half around an axis in the plane of y and z."""
+    quaternion = {"quatern_b": 0.0, "quatern_c": 0.08, "quatern_d": np.sqrt(1 - 0.08**2)}
+    return header_with(**({"pixdim": [1, *SPACING, 0, 0, 0, 0]} | quaternion | fields))
+
+
+def half_turn():
+    """By the standard's matrix for (a, b, c, d) = (0, 0, c, d), times the spacing."""
+    c, d = 0.08, np.sqrt(1 - 0.08**2)
+    return np.array([[-1, 0, 0], [0, c * c - d * d, 2 * c * d], [0, 2 * c * d, d * d - c * c]]) * (
+        SPACING
+    )
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"quatern_d": np.sqrt(1 - 0.08**2 + 7e-7)},
+        {"quatern_d": np.sqrt(1 - 0.08**2 + 1e-4)},
+        {"pixdim": [0, *SPACING, 0, 0, 0, 0]},
+    ],
+)
+def test_qforms_are_read_as_the_standard_reads_them(fields):
+    header = read_header(io.BytesIO(qform_header(**fields)))
+    np.testing.assert_allclose(header.affine[:3, :3], half_turn(), rtol=0, atol=1e-3)
+    with pytest.raises(UserError, match="no usable geometry"):
+        read_header(io.BytesIO(qform_header(quatern_d=1.1)))
+
+
+@pytest.mark.parametrize(("code", "factor"), [(1, 1000), (2, 1), (3, 0.001), (0, 1), (10, 1)])
+def test_units_of_the_header_are_applied(code, factor):
+    """0.00125 mL is 0.5 x 0.5 x 5 mm."""
+    affine = LAS_AFFINE.copy()
+    affine[:3] /= factor
+    for qform_only in (True, False):
+        content = nifti_bytes(
+            np.arange(60, dtype=np.int16).reshape(4, 5, 3), affine, qform_only=qform_only
+        )
+        raw = nibabel.Nifti1Header(content[:348])
+        raw["xyzt_units"] = code
+        volume = read(raw.binaryblock + content[348:])
+        np.testing.assert_allclose(volume.spacing_mm, SPACING, rtol=1e-6)
+        assert voxel_volume_ml(volume.affine) == pytest.approx(0.00125)
+        header = read_header(io.BytesIO(raw.binaryblock + content[348:]))
+        assert bool(header.notes) == (factor != 1)
+
+
+def test_units_that_are_less_plausible_than_millimetres_are_noted():
+    header = header_with(xyzt_units=3, dim=[3, 400, 400, 32, 1, 1, 1, 1])
+    (note,) = read_header(io.BytesIO(header)).notes
+    assert note == (
+        "spacing: 0.5 x 0.5 x 5 micrometres by the header: 0.5 x 0.5 x 5 mm would be more "
+        "plausible for a head"
+    )
+
+
+def test_spacing_of_pixdim_that_is_not_the_affines_is_noted():
+    def notes_of(sform, pixdim, shape):
+        image = nibabel.Nifti1Image(np.zeros(shape, np.int16), None)
+        image.header.set_sform(sform, code=1)
+        image.header["pixdim"][1:4] = pixdim
+        return read_header(io.BytesIO(image.to_bytes())).notes
+
+    head = (256, 256, 30)
+    assert notes_of(np.diag([1.0, 1, 1, 1]), (0.9, 0.9, 5), head) == (
+        "spacing: 1 x 1 x 1 mm by the affine, 0.9 x 0.9 x 5 mm by pixdim: the affine's is used; "
+        "pixdim's is the more plausible for a head",
+    )
+    (note,) = notes_of(np.diag([0.9, 0.9, 5, 1]), (1, 1, 1), head)
+    assert note.endswith("the affine's is the more plausible for a head")
+    # Gantry tilt kept in the sform: pixdim may be along the table or across the slices.
+    tilt = np.deg2rad(20)
+    sheared = np.diag([0.5, 0.5, 5.0, 1.0])
+    sheared[:3, 1] = [0, 0.5 * np.cos(tilt), 0.5 * np.sin(tilt)]
+    for thickness in (5.0, 5 * np.cos(tilt)):
+        assert notes_of(sheared, (0.5, 0.5, thickness), head) == ()
+    assert notes_of(sheared, (0, 0, 0), head) == ()
+
+
+@pytest.mark.parametrize("low_high", [(0, 1), (-1.5, 6.25), (0, 5)])
+def test_voxels_that_are_scaled_or_a_mask_are_refused(low_high):
+    stored = np.linspace(*low_high, 60).reshape(4, 5, 3).astype(np.float32)
+    with pytest.raises(UserError, match=r"values from .* only: scaled, or a mask"):
+        read(nifti_bytes(stored))
 
 
 def test_a_missing_file_is_named(tmp_path):

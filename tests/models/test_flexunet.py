@@ -77,8 +77,9 @@ def test_initial_kernels_have_keras_s_variances():
                 np.testing.assert_array_equal(layer["bias"], 0)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("norm", ["none", "batch", "group"])
+@pytest.mark.parametrize(
+    ("dtype", "norm"), [("bfloat16", "none"), ("bfloat16", "batch"), ("float32", "group")]
+)
 def test_logits_and_parameters_are_float32(dtype, norm):
     model = create_model(small_config(dtype=dtype, norm=norm), 6)
     variables = init(model)
@@ -93,10 +94,10 @@ def test_logits_and_parameters_are_float32(dtype, norm):
 
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "elu", "gelu", "silu"])
 def test_every_activation_runs(activation):
-    model = create_model(small_config(activation=activation), 6)
+    model = create_model(small_config(num_layers=2, activation=activation), 6)
     variables = init(model)
     image = jax.random.normal(jax.random.key(1), (1, 16, 16, 3))
-    relu = create_model(small_config(), 6).apply(variables, image)
+    relu = create_model(small_config(num_layers=2), 6).apply(variables, image)
     logits = model.apply(variables, image)
     assert np.isfinite(logits).all()
     assert (np.abs(logits - relu).max() > 1e-3) == (activation != "relu")
@@ -125,7 +126,7 @@ def test_dropout_depends_on_the_example_s_key_alone():
     image = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
     keys = jax.random.split(jax.random.key(2), 4)
     whole, _ = train_apply(model, variables, image, dropout_keys=keys)
-    for row in range(4):
+    for row in (1, 3):
         part, _ = train_apply(
             model, variables, image[row : row + 1], dropout_keys=keys[row : row + 1]
         )

@@ -1,5 +1,6 @@
 """Curves hold the history's numbers and say which Dice counts background."""
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,3 +71,13 @@ def test_plots_are_pictures(tmp_path, make_history, num_epochs):
         with Image.open(tmp_path / name) as picture:
             assert picture.width > 800
             assert len(np.unique(np.asarray(picture.convert("L")))) > 10
+
+
+def test_curves_are_the_same_whatever_style_the_user_has(make_history, tmp_path):
+    curves.write_plots(tmp_path / "default", make_history(3))
+    # Where LaTeX is missing, the first of them would end the drawing.
+    with matplotlib.rc_context({"text.usetex": True, "font.size": 30}):
+        curves.write_plots(tmp_path / "other", make_history(3))
+    for name in ("train_losses.png", "train_metrics.png"):
+        found = (tmp_path / "other" / name).read_bytes()
+        assert found == (tmp_path / "default" / name).read_bytes()

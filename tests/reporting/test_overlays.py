@@ -99,3 +99,13 @@ def test_write_epoch_change_writes_a_panel_a_slice_and_a_montage(tmp_path):
         expected = overlays.panel(hu[1], truth[1], prediction[1], "ID_a_002   epoch 7")
         np.testing.assert_array_equal(np.asarray(picture), expected)
     assert sheet.shape[1] < 2 * 3 * 300, "montage tiles are reduced"
+
+
+def test_names_longer_than_a_file_name_may_be_keep_their_beginning_and_end(tmp_path):
+    hu, label = np.zeros((2, 8, 8)), np.ones((2, 8, 8), int)
+    names = [232 * "x" + "a_slice_007", 232 * "x" + "b_slice_007"]
+    overlays.write_epoch_change(tmp_path, 1, hu, label, label, names=names)
+    written = sorted(path.name for path in (tmp_path / "epoch_0001").iterdir())
+    assert written.pop(0) == "montage.png"
+    assert {name[:100] for name in written} == {100 * "x"}
+    assert {name[-15:] for name in written} == {"a_slice_007.png", "b_slice_007.png"}

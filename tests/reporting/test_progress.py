@@ -1,5 +1,6 @@
 """What is shown where, and that nothing waits for the device but a shown loss."""
 
+import errno
 import io
 import re
 import types
@@ -112,3 +113,51 @@ def test_a_bar_on_a_terminal_goes_on_after_a_message(monkeypatch):
     assert "5/20" in text
     assert re.search(r"20/20, epoch 3, loss 0\.125", text.split("wrote a file")[1])
     assert "\r" in text
+
+
+class Gone(Terminal):
+    """A terminal, or a pipe, that takes so many writes and then none."""
+
+    def __init__(self, error, writes, *, is_terminal):
+        super().__init__()
+        self.error, self.left, self.is_terminal = error, writes, is_terminal
+
+    def isatty(self):
+        return self.is_terminal
+
+    def write(self, text):
+        if not self.left:
+            raise self.error
+        self.left -= 1
+        return super().write(text)
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+@pytest.mark.parametrize("writes", [0, 3])
+@pytest.mark.parametrize(
+    "error",
+    [
+        BrokenPipeError(errno.EPIPE, "Broken pipe"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("I/O operation on closed file"),
+    ],
+)
+def test_a_stream_that_fails_is_one_warning(error, writes, is_terminal, clock, caplog):
+    stream = Gone(error, writes, is_terminal=is_terminal)
+    with Progress(100, stream=stream) as shown:
+        for step in range(1, 101):
+            clock.now_s += 11
+            shown.update(step, metrics={"loss": 0.5})
+            shown.message("wrote a file")
+            with shown.paused("validation"):
+                pass
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert str(error) in caplog.text
+
+
+def test_a_process_without_standard_error_shows_nothing(monkeypatch):
+    monkeypatch.setattr("sys.stderr", None)
+    with Progress(2) as shown:
+        shown.update(1)
+        shown.message("text")

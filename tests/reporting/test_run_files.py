@@ -1,6 +1,7 @@
 """The files of a run: read back by csv, json, TensorBoard."""
 
 import csv
+import errno
 import io
 import json
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from mbh_jax.reporting import tensorboard
 from mbh_jax.reporting.run_files import RunFiles, write_history
 from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
@@ -93,6 +95,19 @@ def test_tensorboard_reads_scalars_and_images_and_forgets_the_steps_of_a_killed_
     )
 
 
+def test_events_written_after_the_clock_was_set_back_are_read(tmp_path, monkeypatch):
+    for now_s, steps in ((2_000_000_000.5, (10, 20)), (1_900_000_000.0, (30,)), (5.0, (40,))):
+        monkeypatch.setattr(tensorboard.time, "time_ns", lambda now_s=now_s: int(now_s * 1e9))
+        with TensorBoardWriter(tmp_path, steps_taken=steps[0] - 10) as events:
+            for step in steps:
+                events.scalars(step, {"loss": 1 / step})
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [
+        f"events.out.tfevents.2000000000.{n}.mbh_jax" for n in (5 * 10**8 + i for i in range(3))
+    ]
+    assert [event.step for event in _accumulate(tmp_path).Scalars("loss")] == [10, 20, 30, 40]
+
+
 def test_reporting_imports_neither_tensorflow_nor_pyplot(tmp_path):
     program = (
         "import sys\n"
@@ -104,3 +119,33 @@ def test_reporting_imports_neither_tensorflow_nor_pyplot(tmp_path):
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     )
     assert found.stdout.strip() == ""
+
+
+def test_curves_and_events_that_cannot_be_written_are_warnings(tmp_path, make_history, caplog):
+    (tmp_path / "tensorboard").write_text("a file where a folder belongs")
+    (tmp_path / "train_metrics.png").mkdir()
+    with RunFiles(tmp_path, ConfigDict(), 0, enabled=True) as run_files:
+        for epochs in (1, 2):
+            run_files.write_epoch(make_history(epochs), np.zeros((4, 4, 3), np.uint8))
+    assert len(_read(tmp_path / "train_losses.csv")) == 2
+    for what in ("TensorBoard's events", "the curves"):
+        assert f"warning: {what} could not be written, the run goes on" in caplog.text
+    assert caplog.text.count("TensorBoard's events") == 1
+
+
+def test_events_end_where_one_could_not_be_written(tmp_path, make_history, monkeypatch, caplog):
+    """What follows a damaged record in an event file is never read."""
+    with RunFiles(tmp_path, ConfigDict(), 0, enabled=True) as run_files:
+        run_files.write_epoch(make_history(1), None)
+        with monkeypatch.context() as patch:
+            patch.setattr(TensorBoardWriter, "scalars", _full_disk)
+            run_files.write_epoch(make_history(2), None)
+        run_files.write_epoch(make_history(3), None)
+    assert caplog.text.count("No space left on device") == 1
+    events = _accumulate(tmp_path / "tensorboard").Scalars("loss")
+    assert [event.step for event in events] == [10]
+    assert len(_read(tmp_path / "train_losses.csv")) == 3
+
+
+def _full_disk(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")

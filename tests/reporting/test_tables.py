@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,13 +68,36 @@ def _dice_of_cases(masks):
     )
 
 
-def test_summary_file_is_the_summary(summary, tmp_path):
+def test_strict_readers_get_the_summary(summary, tmp_path):
     def refuse(constant):
         raise AssertionError(f"not JSON: {constant}")
 
-    text = (tmp_path / "summary.json").read_text()
+    text = (tmp_path / "evaluation.json").read_text()
     assert json.loads(text, parse_constant=refuse) == summary
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["evaluation.csv", "summary.json"]
+    names = sorted(entry.name for entry in tmp_path.iterdir())
+    assert names == ["evaluation.csv", "evaluation.json", "summary.json"]
+
+
+def test_readers_of_nnunets_summary_get_its_numbers(summary, masks, tmp_path):
+    """As nnU-Net's own scripts and its users' read and average it, with NaN for an absent class."""
+    found = json.loads((tmp_path / "summary.json").read_text())
+    dice = _dice_of_cases(masks)
+    fields = {"Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"}
+    for which in ("reference_file", "prediction_file"):
+        names = [Path(case[which]).name for case in found["metric_per_case"]]
+        assert [name.removesuffix(".nii.gz") for name in names] == CASES
+    for c in FOREGROUND:
+        column = [case["metrics"][str(c)]["Dice"] for case in found["metric_per_case"]]
+        np.testing.assert_allclose(np.array(column, np.float64), dice[:, c - 1], rtol=1e-12)
+        for name in fields:
+            values = [case["metrics"][str(c)][name] for case in found["metric_per_case"]]
+            expected = np.nan if np.isnan(values).all() else np.nanmean(values)
+            np.testing.assert_allclose(found["mean"][str(c)][name], expected, rtol=1e-12)
+    assert np.isnan(found["mean"]["3"]["Dice"]), "no case has the class"
+    # Ours beside nnU-Net's, by whose names no reader looks for NaN.
+    assert {name: found[name] for name in ("pooled", "per_case")} == {
+        name: summary[name] for name in ("pooled", "per_case")
+    }
 
 
 def test_summary_has_nnunet_fields(summary, masks):

@@ -20,7 +20,7 @@ OLDER, NEWEST = 4, 7
 
 
 @pytest.fixture(scope="module")
-def how() -> Parallel:
+def parallel() -> Parallel:
     return create_parallel("jit")
 
 
@@ -41,12 +41,12 @@ def is_state_of(step: int, state: TrainState) -> bool:
 
 
 @pytest.fixture(scope="module")
-def two_checkpoints(how: Parallel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def two_checkpoints(parallel: Parallel, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workdir with the checkpoints of steps `OLDER` and `NEWEST`; do not change it."""
     workdir = tmp_path_factory.mktemp("checkpoints") / "run"
-    with Checkpoints(workdir, how) as saved:
+    with Checkpoints(workdir, parallel) as checkpoints:
         for step in (OLDER, NEWEST):
-            saved.save_last(make_state(step), step, {"epoch": step})
+            checkpoints.save_last(make_state(step), step, {"epoch": step})
     return workdir
 
 
@@ -62,7 +62,7 @@ def flip_a_bit(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [Path.unlink, truncate, flip_a_bit])
 def test_a_damaged_file_never_gives_wrong_numbers(
-    how: Parallel, two_checkpoints: Path, tmp_path: Path, damage: Callable[[Path], None]
+    parallel: Parallel, two_checkpoints: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     newest = two_checkpoints / "checkpoints" / "last" / str(NEWEST)
     files = sorted(path.relative_to(newest) for path in newest.rglob("*") if path.is_file())
@@ -72,9 +72,9 @@ def test_a_damaged_file_never_gives_wrong_numbers(
         workdir = tmp_path / str(number)
         shutil.copytree(two_checkpoints, workdir)
         damage(workdir / "checkpoints" / "last" / str(NEWEST) / file)
-        with Checkpoints(workdir, how) as saved:
-            saved.last_record()
-            restored = saved.restore_last(make_state(0))
+        with Checkpoints(workdir, parallel) as checkpoints:
+            checkpoints.last_record()
+            restored = checkpoints.restore_last(make_state(0))
         assert restored.record == {"epoch": restored.step}, file
         assert is_state_of(restored.step, restored.arrays), file
         if restored.step == OLDER:
@@ -86,49 +86,76 @@ def test_a_damaged_file_never_gives_wrong_numbers(
 
 
 def test_falling_back_is_said_and_what_follows_is_saved_again(
-    how: Parallel, two_checkpoints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    parallel: Parallel, two_checkpoints: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(two_checkpoints, workdir)
     shutil.rmtree(workdir / "checkpoints" / "last" / str(NEWEST) / "variables")
-    with caplog.at_level(logging.WARNING), Checkpoints(workdir, how) as saved:
-        assert saved.restore_last(make_state(0)).step == OLDER
+    with caplog.at_level(logging.WARNING), Checkpoints(workdir, parallel) as checkpoints:
+        assert checkpoints.restore_last(make_state(0)).step == OLDER
         assert f"last/{NEWEST}: damaged" in caplog.text
-        saved.save_last(make_state(NEWEST), NEWEST, {"epoch": NEWEST})
-    with Checkpoints(workdir, how) as saved:
-        assert saved.restore_last(make_state(0)).step == NEWEST
+        checkpoints.save_last(make_state(NEWEST), NEWEST, {"epoch": NEWEST})
+    with Checkpoints(workdir, parallel) as checkpoints:
+        assert checkpoints.restore_last(make_state(0)).step == NEWEST
 
 
 def test_when_every_checkpoint_is_damaged_there_is_none(
-    how: Parallel, two_checkpoints: Path, tmp_path: Path
+    parallel: Parallel, two_checkpoints: Path, tmp_path: Path
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(two_checkpoints, workdir)
     for step in (OLDER, NEWEST):
         shutil.rmtree(workdir / "checkpoints" / "last" / str(step) / "variables")
     with (
-        Checkpoints(workdir, how) as saved,
+        Checkpoints(workdir, parallel) as checkpoints,
         pytest.raises(UserError, match="no last checkpoint"),
     ):
-        saved.restore_last(make_state(0))
+        checkpoints.restore_last(make_state(0))
 
 
 def test_another_state_of_the_same_step_takes_the_place_of_the_first(
-    how: Parallel, tmp_path: Path
+    parallel: Parallel, tmp_path: Path
 ) -> None:
-    with Checkpoints(tmp_path, how) as saved:
-        saved.save_last(make_state(NEWEST), NEWEST, {"epoch": 0})
-        saved.save_last(make_state(NEWEST), NEWEST, {"epoch": 1})
-    with Checkpoints(tmp_path, how) as saved:
-        assert saved.last_record() == {"epoch": 1}
+    with Checkpoints(tmp_path, parallel) as checkpoints:
+        checkpoints.save_last(make_state(NEWEST), NEWEST, {"epoch": 0})
+        checkpoints.save_last(make_state(NEWEST), NEWEST, {"epoch": 1})
+    with Checkpoints(tmp_path, parallel) as checkpoints:
+        assert checkpoints.last_record() == {"epoch": 1}
 
 
 def test_arrays_of_another_shape_are_not_taken_for_damage(
-    how: Parallel, two_checkpoints: Path, tmp_path: Path
+    parallel: Parallel, two_checkpoints: Path, tmp_path: Path
 ) -> None:
     workdir = tmp_path / "run"
     shutil.copytree(two_checkpoints, workdir)
     other = make_state(0).replace(params={"kernel": jnp.zeros((40, 31))})
-    with Checkpoints(workdir, how) as saved, pytest.raises(UserError, match="does not fit"):
-        saved.restore_last(other)
+    with (
+        Checkpoints(workdir, parallel) as checkpoints,
+        pytest.raises(UserError, match="does not fit"),
+    ):
+        checkpoints.restore_last(other)
     assert not (workdir / "checkpoints" / "damaged").exists()
+
+
+@pytest.mark.parametrize("name", ["out[1]", "[!a]", "a*", "a?b", "~", "a b", "ü#%20"])
+def test_no_character_of_a_path_is_a_pattern(
+    parallel: Parallel, two_checkpoints: Path, tmp_path: Path, name: str
+) -> None:
+    shutil.copytree(two_checkpoints, tmp_path / "a1b")
+    with Checkpoints(tmp_path / name, parallel) as checkpoints:
+        for step in (1, 2, 3):
+            checkpoints.save_last(make_state(step), step, {"epoch": step})
+    with Checkpoints(tmp_path / name, parallel) as checkpoints:
+        restored = checkpoints.restore_last(make_state(0))
+    assert restored.step == 3
+    assert is_state_of(3, restored.arrays)
+    assert {path.name for path in tmp_path.iterdir()} == {name, "a1b"}
+
+
+@pytest.mark.parametrize("name", ["a\\b", "logs:/run"])
+def test_a_path_that_the_storage_library_would_change_is_refused_before_anything_is_made(
+    parallel: Parallel, tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(UserError, match="checkpoints cannot be stored in a folder whose path"):
+        Checkpoints(tmp_path / name, parallel)
+    assert not list(tmp_path.iterdir())

@@ -7,7 +7,7 @@ import pytest
 
 from mbh_jax.errors import UserError
 from mbh_jax.optimization.losses import cross_entropy
-from mbh_jax.training import nonfinite
+from mbh_jax.training import epoch_log, nonfinite
 from mbh_jax.training.run_state import RunRecord, Sums
 
 
@@ -56,3 +56,15 @@ def test_a_validation_loss_that_is_not_finite_stops_the_run() -> None:
     nonfinite.check_validation_loss(1.0, 3)
     with pytest.raises(UserError, match=r"validation loss is not finite \(nan\) after epoch 3"):
         nonfinite.check_validation_loss(np.nan, 3)
+
+
+def test_an_epoch_without_a_batch_that_counts_stops_the_run() -> None:
+    record = RunRecord.new(0)._replace(epoch=2, batch=5)
+    nonfinite.check_epoch(record._replace(sums={"examples": np.float64(1)}))
+    with pytest.raises(UserError, match="all 5 batches of epoch 3 were skipped"):
+        nonfinite.check_epoch(record._replace(sums={"examples": np.float64(0)}))
+
+
+def test_the_loss_of_no_example_does_not_exist() -> None:
+    empty = {"cross_entropy": np.float64(0), "examples": np.float64(0)}
+    assert np.isnan(epoch_log.objective(cross_entropy(), empty))
