@@ -9,7 +9,7 @@ __version__ = "0.1.0"
 
 
 def load(*workdirs: Any, **options: Any) -> "Predictor":
-    """The networks of one or several runs: see `mbh_jax.inference.predictor.load`.
+    """The networks of one or several runs or bundles: see `mbh_jax.inference.predictor.load`.
 
     mbh_jax.load("runs/quickstart").predict("scan.nii.gz").ml
     """

@@ -28,7 +28,7 @@ COMPONENTS: dict[str, Mapping[str, keys.Component | Architecture]] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
 }
-"""The sections whose `name` chooses a component, which has keys of its own there."""
+"""The sections whose `name` chooses a component, which has further keys there."""
 
 
 def _is_range_of_steps(value: Any) -> bool:
@@ -279,7 +279,7 @@ def markdown() -> str:
         for name, component in components.items():
             lines += [f"## `{section}.name={name}`", "", f"{component.meaning}.", ""]
             own = {f"{section}.{key}": value for key, value in component.keys.items()}
-            lines += table(own) if own else ["No keys of its own.", ""]
+            lines += table(own) if own else ["It has no further keys.", ""]
     return "\n".join(lines)
 
 

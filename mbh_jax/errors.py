@@ -44,7 +44,7 @@ def end_at_first_signal() -> None:
 
 
 def hold_first_signals() -> None:
-    """Makes these signals wait, while the process starts anew, for `end_at_first_signal`."""
+    """Makes these signals wait, while the process starts again, for `end_at_first_signal`."""
     held = {number for number in _FIRST_SIGNALS if signal.getsignal(number) is _end_now}
     signal.pthread_sigmask(signal.SIG_BLOCK, held)
 
@@ -75,19 +75,19 @@ def one_line_errors() -> Iterator[None]:
                 raise
         _flush_output()
     except UserError as error:
-        _print_last_line(f"error: {error}")
+        print_last_line(f"error: {error}")
         raise SystemExit(EXIT_ERROR) from None
     except OSError as error:
         if error.errno is None:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _print_last_line(f"error: {where}{os.strerror(error.errno)}")
+        print_last_line(f"error: {where}{os.strerror(error.errno)}")
         raise SystemExit(EXIT_ERROR) from None
     except Stopped:
-        _print_last_line(_STOPPED_LINE)
+        print_last_line(_STOPPED_LINE)
         raise SystemExit(EXIT_STOPPED) from None
     except KeyboardInterrupt:
-        _print_last_line(_INTERRUPTED_LINE)
+        print_last_line(_INTERRUPTED_LINE)
         raise SystemExit(EXIT_INTERRUPTED) from None
     finally:
         # Python would try again to write what a stream holds, and end with exit code 120.
@@ -96,6 +96,12 @@ def one_line_errors() -> Iterator[None]:
                 stream.flush()
             except (OSError, ValueError):
                 discard_output(stream)
+
+
+def print_last_line(text: str) -> None:
+    """Prints to standard error, if that can be written to."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def discard_output(stream: TextIO) -> None:
@@ -118,11 +124,6 @@ def _flush_output() -> None:
         discard_output(sys.stdout)
     except OSError as error:
         raise OSError(error.errno, error.strerror, "standard output") from None
-
-
-def _print_last_line(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
 
 
 def _replace_missing_streams() -> None:

@@ -1,5 +1,6 @@
 """Evaluation of a split: predict its volumes, then score their masks."""
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ from mbh_jax.evaluation import summary
 from mbh_jax.evaluation.confusion import mask_confusion
 from mbh_jax.imageio.volume import voxel_volume_ml
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.log import log, print_table
+from mbh_jax.log import log
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.runtime import distributed
@@ -125,7 +126,7 @@ def evaluate(
     )
     summary.write_evaluation(directory, found)
     log.info("wrote %s", directory)
-    print_table(tables.format_table(found))
+    tables.print_table(found)
 
 
 def _results_dir(
@@ -140,10 +141,10 @@ def _results_dir(
         trained_on: fingerprint of the dataset that the network was trained on, if that is known.
     """
     directory = workdir / "evaluation" / name
-    try:
-        found = json.loads((directory / "summary.json").read_text())["provenance"]["dataset"]
-    except (FileNotFoundError, KeyError, TypeError, ValueError):
-        found = None
+    before, found = directory / "summary.json", None
+    if before.exists():
+        with contextlib.suppress(KeyError, TypeError, ValueError):  # Of an earlier version.
+            found = json.loads(before.read_text())["provenance"]["dataset"]
     if {trained_on, found} <= {dataset, None}:
         return directory
     return directory.with_name(f"{name}_{dataset[:8]}")

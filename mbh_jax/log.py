@@ -7,8 +7,6 @@ from collections.abc import Iterator
 
 import absl.logging
 
-from mbh_jax.errors import discard_output
-
 log = logging.getLogger("mbh_jax")
 
 
@@ -20,15 +18,6 @@ def start_logging(*, debug: bool = False) -> None:
     log.setLevel(logging.DEBUG if debug else logging.INFO)
     log.propagate = False
     absl.logging.set_verbosity(absl.logging.WARNING)
-
-
-def print_table(text: str) -> None:
-    """Prints to standard output what is in a file too: where that fails, it is a warning."""
-    try:
-        print(text, flush=True)
-    except OSError as error:
-        log.warning("warning: standard output: %s", error.strerror)
-        discard_output(sys.stdout)
 
 
 @contextlib.contextmanager

@@ -30,14 +30,14 @@ _MODE = flags.DEFINE_enum(
 _INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "Workdir of another run: a new run starts with the weights of its config.eval.checkpoint; one "
-    "that has begun goes on.",
+    "Workdir of another run, or a bundle: a new run starts with the weights of its "
+    "config.eval.checkpoint; one that has begun goes on.",
 )
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of this run; see docs/launching.md."
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", None, "HOST:PORT where process 0 listens; schedulers say it by themselves."
+    "coordinator", None, "HOST:PORT where process 0 listens; under a scheduler it is found."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Processes of the run.", 1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", 0)

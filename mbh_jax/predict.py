@@ -48,7 +48,7 @@ def predict_scans(
     says that the scan is done. One scan is read and one is written while a third is on the device.
 
     Args:
-        models: workdirs of runs; of several, the mean of their probabilities decides.
+        models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
         scans: what to predict.
         output: folder of the results.
         checkpoint: "best" or "last".
@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--model",
         action="append",
         required=True,
-        help="workdir of a run; given several times, their probabilities are averaged",
+        help="workdir of a run, or a bundle; given several times, their probabilities are averaged",
     )
     parser.add_argument(
         "--input",

@@ -37,8 +37,8 @@ def train(
 ) -> None:
     """Trains what `config` describes.
 
-    A run that was begun in `workdir` goes on where its last checkpoint stands, with the numbers it
-    would have had without the interruption.
+    A run that has begun in `workdir` goes on from its last checkpoint, with the numbers it would
+    have had without the interruption.
 
     Args:
         config: the recipe.
@@ -79,7 +79,10 @@ def train(
 
         with (
             RunFiles(
-                workdir, config, step - must_report, enabled=distributed.is_primary()
+                workdir,
+                config,
+                steps_kept=step - 1 if must_report else step,
+                enabled=distributed.is_primary(),
             ) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(

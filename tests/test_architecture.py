@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "imageio": BASE,
     "models": BASE,
     "optimization": BASE,
-    "evaluation": BASE,
+    "evaluation": (*BASE, "imageio"),
     "data": (*BASE, "imageio", "runtime"),
     "reporting": (*BASE, "evaluation"),
     "config": (*BASE, "models", "optimization", "runtime"),

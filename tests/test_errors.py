@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mbh_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STOPPED
+from mbh_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_STOPPED, UserError
+from mbh_jax.runtime import distributed
 
 REPOSITORY = Path(__file__).parents[1]
 FULL = Path("/dev/full")
@@ -153,6 +154,16 @@ def test_a_platform_that_is_not_there_is_named() -> None:
     assert (done.returncode, len(done.stderr.splitlines())) == (EXIT_ERROR, 1), done.stderr
     assert done.stderr.startswith("error: JAX_PLATFORMS=no_such: Unable to initialize backend")
     assert "set JAX_PLATFORMS=cpu" in done.stderr
+
+
+def test_a_platform_without_a_device_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_gpu() -> None:
+        raise AssertionError  # What JAX has for JAX_PLATFORMS=cuda.
+
+    monkeypatch.setattr(distributed.jax, "devices", no_gpu)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(UserError, match="JAX_PLATFORMS=cuda: there is no such device here"):
+        distributed.start_devices()
 
 
 def test_a_notebooks_backend_of_matplotlib_is_no_matter(

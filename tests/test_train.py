@@ -500,7 +500,11 @@ def test_a_run_that_took_no_step_may_become_another(
         interrupt_after(patch, 0)
         train_and_evaluate(config, workdir)
     assert {path.name for path in (workdir / "checkpoints" / "last").iterdir()} == {"0"}
+    (workdir / "history.json").write_text("[]")
     config.data.slices = "blood"  # Another batch size would be compiled for a long time.
+    with pytest.raises(UserError, match="another configuration"):
+        train_and_evaluate(config, workdir)
+    (workdir / "history.json").unlink()
     config.train.num_epochs = 1
     config.train.preview_slices = 0
     train_and_evaluate(config, workdir)

@@ -127,16 +127,16 @@ def load(
     batch_size: int = 4,
     mirror: bool = False,
 ) -> Predictor:
-    """The networks of one or several runs, ready to predict on this machine's devices.
+    """The networks of one or several runs or bundles, ready to predict on this machine's devices.
 
     Args:
-        workdirs: the runs' folders; of several, the mean of their probabilities decides.
+        workdirs: the runs' folders, or bundles; of several, their mean probabilities decide.
         checkpoint: "best" or "last".
         batch_size: slices predicted at a time.
         mirror: also predict every slice mirrored left to right, and average.
 
     Raises:
-        UserError: one of them holds no run, or no such checkpoint.
+        UserError: one of them holds no run, is no bundle, or has no such checkpoint.
     """
     parallel = create_parallel("jit")
     networks = [

@@ -149,6 +149,7 @@ def main(command: cli.Command) -> None:
             already holds a run.
     """
     from mbh_jax import config as config_keys
+    from mbh_jax.runtime.distributed import start_devices
     from mbh_jax.runtime.parallel import create_parallel
     from mbh_jax.training.initialize import initialize_workdir
 
@@ -156,6 +157,7 @@ def main(command: cli.Command) -> None:
     if len(arguments) != 1:
         raise UserError("give one file: python -m mbh_jax.interop.keras_import best_model.h5 ...")
     config_keys.validate(config, num_devices=1)
+    start_devices()
     found, variables = read_keras_flexunet(arguments[0])
     differences = [
         f"--config.model.{key}={value!r}"

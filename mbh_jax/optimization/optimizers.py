@@ -1,4 +1,4 @@
-"""Optimizer chains, learning-rate schedules and the plateau rule, all optax's own."""
+"""Optimizer chains, learning-rate schedules and the plateau rule, all from optax."""
 
 import optax
 from ml_collections import ConfigDict

@@ -1,10 +1,13 @@
 """The summary of an evaluation as a table for a terminal."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mbh_jax.errors import discard_output
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
+from mbh_jax.log import log
 
 Summary = Mapping[str, Any]
 
@@ -108,3 +111,12 @@ def format_table(summary: Summary) -> str:
             "(counts background: for comparison only)",
         ]
     )
+
+
+def print_table(summary: Summary) -> None:
+    """Prints the table to standard output; where that cannot be written to, it is a warning."""
+    try:
+        print(format_table(summary), flush=True)
+    except OSError as error:
+        log.warning("warning: the table could not be printed (%s)", error)
+        discard_output(sys.stdout)

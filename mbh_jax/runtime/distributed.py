@@ -8,7 +8,6 @@ import contextlib
 import itertools
 import logging
 import os
-import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +15,7 @@ import jax
 from jax._src.distributed import global_state
 from jax.experimental import multihost_utils
 
-from mbh_jax.errors import EXIT_LOST_PROCESS, UserError
+from mbh_jax.errors import EXIT_LOST_PROCESS, UserError, print_last_line
 from mbh_jax.log import log
 
 PyTree = Any
@@ -156,11 +155,9 @@ def lost_process_errors() -> Iterator[None]:
         reason = " ".join(str(error).split())
         if jax.process_count() == 1 or not _is_of_communication(reason):
             raise
-        print(
+        print_last_line(
             "error: lost another process of this run: start all of them again, the run goes on "
-            f"from its last checkpoint ({reason[:200]})",
-            file=sys.stderr,
-            flush=True,
+            f"from its last checkpoint ({reason[:200]})"
         )
         # A regular exit would wait for the processes that are gone.
         os._exit(EXIT_LOST_PROCESS)

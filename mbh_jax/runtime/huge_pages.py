@@ -21,7 +21,7 @@ _ACCELERATORS = ("nvidia[0-9]*", "kfd", "accel*", "vfio/[0-9]*")
 
 
 def use_huge_pages() -> None:
-    """Starts this process anew with huge pages, where it runs on a CPU and has to ask for them.
+    """Starts this process again with huge pages, where it runs on a CPU and has to ask for them.
 
     To be called before JAX is imported. Set GLIBC_TUNABLES=glibc.malloc.hugetlb=0 to keep small
     pages.

@@ -1,10 +1,10 @@
 """Checkpoints of a run, through Orbax. The only module that imports it.
 
-A workdir holds, under `checkpoints/`, `last/<step>` (the whole state, two kept), `best/<step>` (the
-variables with the best validation loss, one kept) and, where a run began with given weights,
-`initial/0`. A checkpoint has the items `variables`, `training` (all else of the state; in `last`
-only) and `record` (JSON, with checksums of all). It is written in the background, into a temporary
-folder that gets its name when it is whole.
+A workdir holds, under `checkpoints/`, `last/<step>` (the whole state, from step 0 on; two are kept)
+and `best/<step>` (the variables with the best validation loss; one is kept). Where a run was
+initialized with given weights, they are in `initial/0`. A checkpoint has the items `variables`,
+`training` (all else of the state; in `last` only) and `record` (JSON, with checksums of all). It is
+written in the background, into a temporary folder that gets its name when it is whole.
 """
 
 import contextlib
@@ -140,14 +140,16 @@ class Checkpoints:
         """The model's variables of a checkpoint, laid out like `variables`.
 
         Args:
-            which: "best" or "last"; the weights that a run was initialized with, where it has been
-                trained no further.
+            which: "best" or "last". Before the first step both are the weights that a run was
+                initialized with.
             variables: arrays or their shapes and dtypes.
 
         Raises:
             UserError: there is none, it is damaged, or its arrays do not fit.
         """
-        kind = "initial" if self.has("initial") and not self.has(which) else which
+        has_trained = bool(self._latest_step("last"))  # Neither None nor 0.
+        use_initial = not self.has(which) and self.has("initial") and not has_trained
+        kind = "initial" if use_initial else which
         step = self._existing_step(kind)
         try:
             restored = self._read(kind, step, variables=variables)

@@ -28,11 +28,11 @@ def _checksum(leaves: list[jax.Array]) -> jax.Array:
 def of_arrays(tree: PyTree) -> int:
     """A checksum of the bits of all arrays of a tree, which have at most 32 bits a value.
 
-    Of any one changed value it is another; it is computed where the arrays are.
+    It changes with any one value. It is computed on the devices that hold the arrays.
     """
     return int(_checksum(jax.tree.leaves(tree)))
 
 
 def of_record(record: dict[str, Any]) -> int:
-    """A checksum of what JSON can say."""
+    """A checksum of a record, which is written as JSON."""
     return zlib.crc32(json.dumps(record, sort_keys=True).encode())

@@ -29,6 +29,10 @@ def initialize_or_resume(
 ) -> tuple[TrainState, RunRecord]:
     """The state to go on from: the last checkpoint's, given weights, or a new one.
 
+    A state that no step has been taken from is saved first, and read back: what cannot be written
+    or read is found before it costs an epoch, and a workdir that holds results but no last state
+    must have lost it.
+
     Args:
         training: what the run is made of.
         fingerprint: of its dataset.
@@ -44,7 +48,7 @@ def initialize_or_resume(
     record = checkpoints.last_record()
     if record is None:
         _refuse_lost_run(checkpoints, workdir, is_initialized=checkpoints.has("initial"))
-    elif not _may_start_anew(record, config, fingerprint):
+    elif not _may_start_anew(record, config, fingerprint, checkpoints, workdir):
         check_same_run(record, config, fingerprint, workdir)
         try:
             restored = checkpoints.restore_last(training.template)
@@ -58,9 +62,13 @@ def initialize_or_resume(
         if resumed.epoch >= config.train.num_epochs:
             log.info("all %d epochs are done: train.num_epochs adds more", resumed.epoch)
         return restored.arrays, resumed
+    is_initialized = checkpoints.has("initial")
+    distributed.wait_for_all()  # All have looked at what is changed now.
+    if distributed.is_primary() and not is_initialized:
+        # It would be that of a lost run if this one were killed before it has saved its state.
+        (workdir / CONFIG_FILE).unlink(missing_ok=True)
     checkpoints.discard_best()
     state = training.init()
-    is_initialized = checkpoints.has("initial")
     if is_initialized:
         network.check_same_network(config, workdir)
         initial = checkpoints.restore_variables("initial", training.template.variables)
@@ -72,8 +80,6 @@ def initialize_or_resume(
             "give --init_from and another --workdir"
         )
     new = RunRecord.new(patience)
-    # Before the first step: what cannot be written or read is found before it costs an epoch, and
-    # a workdir with results but without a whole state has lost it.
     checkpoints.save_last(
         state, 0, new.to_json(config, fingerprint) | {_IS_INITIALIZED: is_initialized}
     )
@@ -81,10 +87,17 @@ def initialize_or_resume(
     return state, new
 
 
-def _may_start_anew(record: dict[str, Any], config: ConfigDict, fingerprint: str) -> bool:
+def _may_start_anew(
+    record: dict[str, Any],
+    config: ConfigDict,
+    fingerprint: str,
+    checkpoints: Checkpoints,
+    workdir: epath.Path,
+) -> bool:
     """Whether a run has taken no step, and is to be another now (a smaller batch, say)."""
     is_another = record["dataset"] != fingerprint or bool(differences(record["config"], config))
-    return is_another and not record["epoch"] and not record["batch"]
+    has_results = checkpoints.has("best") or (workdir / HISTORY_FILE).exists()
+    return is_another and not (record["epoch"] or record["batch"] or has_results)
 
 
 def _refuse_lost_run(
@@ -92,8 +105,8 @@ def _refuse_lost_run(
 ) -> None:
     """Refuses to start anew over what is left of a run whose whole state is missing.
 
-    The configuration alone is such a rest, unless the run `is_initialized`: then it is written
-    before the run starts.
+    The configuration alone shows that there was a run, unless there are weights to start with: then
+    it is written before the run starts.
     """
     has_config = (workdir / CONFIG_FILE).exists()
     has_history = (workdir / HISTORY_FILE).exists()
@@ -145,7 +158,7 @@ def initialize_from(
     Args:
         config: what the run is to be; `config.eval.checkpoint` says which checkpoint of `source`.
         workdir: the run's folder.
-        source: the folder of another run.
+        source: the folder of another run, or a bundle.
         parallel: the devices that hold the weights.
 
     Raises:

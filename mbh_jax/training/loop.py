@@ -29,7 +29,7 @@ class TrainingLoop:
     checkpoints only, which come after the call that took a step they are due at.
 
     Args:
-        training: what the run is made of.
+        training: network, objective and steps of the run.
         loader: of its dataset.
         examples: (n,) int32, the examples to train on.
         save_last: writes a checkpoint, every `config.train.checkpoint_every_steps` steps.

@@ -21,6 +21,7 @@ from mbh_jax.errors import UserError
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.reporting.run_files import CONFIG_FILE
 from mbh_jax.runtime.parallel import Parallel
+from mbh_jax.training import bundle
 from mbh_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
@@ -104,34 +105,42 @@ def create_network(config: ConfigDict, *, axis_name: str | None = None) -> Netwo
 def restore_network(
     workdir: epath.Path, parallel: Parallel, *, checkpoint: str = "best"
 ) -> TrainedNetwork:
-    """The network of a run, on all devices.
+    """The network of a run or of a bundle, on all devices.
 
     Args:
-        workdir: the run's folder.
+        workdir: the run's folder, or a bundle.
         parallel: the devices.
         checkpoint: "best" or "last"; of a run that has not been trained, both are the weights
-            that it was initialized with.
+            that it was initialized with. A bundle holds one of them.
 
     Raises:
-        UserError: there is no run, no such checkpoint, or it is damaged.
+        UserError: there is no run or bundle, no such checkpoint, or it is damaged.
     """
     network = create_network(read_config(workdir))
+    if bundle.is_bundle(workdir):
+        facts = bundle.read_facts(workdir)
+        if checkpoint == "last" != facts.checkpoint:
+            raise UserError(f"{workdir} holds the {facts.checkpoint} checkpoint, not the last")
+        arrays = bundle.read_variables(workdir, network.shapes())
+        return TrainedNetwork(network, jax.tree.map(parallel.hold, arrays), facts.step)
     with Checkpoints(workdir, parallel) as checkpoints:
         restored = checkpoints.restore_variables(checkpoint, network.shapes())
     return TrainedNetwork(network, restored.arrays, restored.step, restored.record.get("dataset"))
 
 
 def read_config(workdir: epath.Path) -> ConfigDict:
-    """The configuration of the run in `workdir`; one of an earlier version is completed.
+    """The configuration of the run in `workdir`, or of a bundle; missing keys get defaults.
 
     Raises:
-        UserError: there is no run, or its configuration cannot be read.
+        UserError: there is no run or bundle, or its configuration cannot be read.
     """
     path = workdir / CONFIG_FILE
-    if not path.is_file():
+    in_bundle = bundle.is_bundle(workdir)
+    if not in_bundle and not path.is_file():
         raise UserError(f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one")
     try:
-        config = config_keys.complete(json.loads(path.read_text()))
+        text = bundle.read_config(workdir) if in_bundle else path.read_text()
+        config = config_keys.complete(json.loads(text))
     except (ValueError, AttributeError):
         raise UserError(f"{path}: damaged: not the configuration that a run writes") from None
     config_keys.validate(config, num_devices=1)
@@ -156,7 +165,7 @@ def check_same_network(config: ConfigDict, workdir: epath.Path) -> None:
     if changed:
         raise UserError(
             f"{workdir} was trained with another network or input ({'; '.join(changed)}): "
-            "leave these keys out, or --config, which the run knows by itself"
+            "leave out these keys, or leave out --config: the workdir holds the configuration"
         )
 
 

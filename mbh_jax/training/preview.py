@@ -36,7 +36,7 @@ def choose_slices(index: SliceIndex, examples: np.ndarray, number: int) -> np.nd
 
 
 class Preview:
-    """Holds the pixels of a few slices and draws what a network makes of them.
+    """Holds the pixels of a few slices and draws a network's predictions of them.
 
     Args:
         loader: of the dataset.

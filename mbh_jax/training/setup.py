@@ -1,4 +1,4 @@
-"""From a configuration to what a training run is made of: network, objective, compiled steps."""
+"""From a configuration to the parts of a training run: network, objective, compiled steps."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from mbh_jax.training.train_state import TrainState
 
 
 class Training(NamedTuple):
-    """What training is made of, beside data and files.
+    """The parts of a training run, beside data and files.
 
     Attributes:
         network: in training mode: its batch statistics are of all devices.
@@ -25,7 +25,7 @@ class Training(NamedTuple):
         loss: statistics and objective.
         schedule: learning rate by step, before the plateau rule.
         plateau: the plateau rule.
-        init: the jitted maker of the initial state.
+        init: jitted, makes the initial state.
         template: shapes and dtypes of the state.
         compile_train: number of steps in a call -> compiled training step (`steps`). With
             `data.resident` it takes the resident slices after the key.

@@ -123,6 +123,25 @@ def test_another_state_of_the_same_step_takes_the_place_of_the_first(
         assert checkpoints.last_record() == {"epoch": 1}
 
 
+def test_initial_weights_stand_for_the_best_ones_only_before_the_first_step(
+    parallel: Parallel, tmp_path: Path
+) -> None:
+    wanted = make_state(0).variables
+    with Checkpoints(tmp_path, parallel) as checkpoints:
+        checkpoints.save_initial(make_state(1).variables, {})
+        checkpoints.save_last(make_state(1), 0, {})
+        checkpoints.wait()
+        for which in ("best", "last"):
+            restored = checkpoints.restore_variables(which, wanted)
+            assert np.array_equal(
+                restored.arrays["params"]["kernel"], make_state(1).params["kernel"]
+            )
+        checkpoints.save_last(make_state(OLDER), OLDER, {})
+        checkpoints.wait()
+        with pytest.raises(UserError, match="no best checkpoint"):
+            checkpoints.restore_variables("best", wanted)
+
+
 def test_arrays_of_another_shape_are_not_taken_for_damage(
     parallel: Parallel, two_checkpoints: Path, tmp_path: Path
 ) -> None:

@@ -7,7 +7,10 @@ traced: a program exported on a CPU for a GPU holds plain convolutions. No choic
 batch size, so that it may be symbolic in an export.
 """
 
+import contextlib
+import contextvars
 import functools
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,21 @@ from mbh_jax.models.ops import cpu_conv
 LARGE_UP_KERNEL = 8
 """On a CPU the kernel of `up_conv` is used as it lies in memory where an image has so many times
 fewer pixels than channels: reordering it would take longer than the product."""
+
+_only_plain = contextvars.ContextVar("only_plain", default=False)
+
+
+@contextlib.contextmanager
+def only_plain_convolutions() -> Iterator[None]:
+    """Networks traced inside the block hold plain convolutions alone, on a CPU too.
+
+    For exporters of formats that do not know platforms, such as ONNX.
+    """
+    token = _only_plain.set(True)
+    try:
+        yield
+    finally:
+        _only_plain.reset(token)
 
 
 def conv(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
@@ -33,6 +51,8 @@ def conv(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
     """
     if kernel.shape[:2] == (1, 1):
         return x @ kernel[0, 0]
+    if _only_plain.get():
+        return plain_conv(x, kernel, dilation)
     return _conv(x, kernel, dilation)
 
 
