@@ -18,6 +18,7 @@ from mbh_jax.imageio.dicom_header import LeftOut, Slice
 from mbh_jax.imageio.volume import (
     Volume,
     axcodes_of,
+    refuse_scaled,
     turn_affine_to_program,
     turn_to_program,
 )
@@ -118,6 +119,7 @@ def read_volume(series: Series) -> Volume:
         if opened[0] != one.path:
             opened = (one.path, _open(one.path))
         hu[index] = _slice_hu(opened[1], one)
+    refuse_scaled(float(hu.min()), float(hu.max()), series.name)
     unscaled = []
     if any(one.rescale is None for one in stack.slices):
         unscaled = ["the files do not say how values become HU: they are taken as HU"]

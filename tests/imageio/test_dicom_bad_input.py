@@ -87,6 +87,10 @@ BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda f: changed(f, RescaleSlope=0.01, RescaleIntercept=60000),
         "cannot be Hounsfield units",
     ),
+    "a mask": (
+        lambda f: write_series(f, (head(3) > 50).astype(int), positions([0, 5, 10])[1]),
+        "values from 0 to 1 only",
+    ),
     "no position": (lambda f: changed(f, ImageOrientationPatient=None), "no usable position"),
     "empty orientation": (lambda f: changed(f, ImageOrientationPatient=""), "no usable position"),
     "five numbers": (
