@@ -8,6 +8,11 @@ once it is whole. The same source gives the same bytes, whatever `--workers` is 
 run was broken off before.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import contextlib
 import os
@@ -20,12 +25,12 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep import conversion, sources, splits, summary
-from data_prep.paths import local_path
 from data_prep.sources import BadCase, CaseFacts, Source, pictures
 from data_prep.workers import MapInOrder, worker_processes
 from mbh_jax import files
 from mbh_jax.data.index import DATASET_NAME
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 
 _PARTIAL = ".incomplete-"
 """Start of the name of a folder in the output folder where a dataset is made."""
@@ -257,6 +262,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="write with Apache Beam, such as runner=DirectRunner,direct_num_workers=4",
     )
     with one_line_errors():
+        use_default_signals()
         chosen = vars(parser.parse_args(arguments))
         rgb_map = chosen.pop("rgb_map")
         options = sources.Options(

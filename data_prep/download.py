@@ -7,6 +7,11 @@ BHSD (Wu et al., MLMI 2023, arXiv:2308.11298) has its own terms: its dataset car
 authors' repository says non-commercial and no derivatives. Check that your use agrees.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import hashlib
 import http.client
@@ -22,9 +27,9 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from data_prep.paths import local_path
 from mbh_jax import files
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 
 URL = "https://huggingface.co/datasets/WuBiao/BHSD/resolve/main/label_192.zip"
 
@@ -208,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     target = options.output / _NAME
     with one_line_errors():
+        use_default_signals()
         if download(options.url, target, SHA256):
             print(f"written to {target}, SHA-256 as published")
         else:

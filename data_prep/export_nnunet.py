@@ -14,18 +14,23 @@ Volumes have the orientation, geometry and Hounsfield units that they were conve
 without voxel labels go to `imagesTs`.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from data_prep import dataset
-from data_prep.paths import local_path
 from data_prep.sources import patients
 from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.data.schema import VolumeInfo
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 from mbh_jax.imageio.nifti import write_label, write_volume
 from mbh_jax.labels import CLASS_NAMES
 
@@ -125,6 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
     options = parser.parse_args(arguments)
     with one_line_errors():
+        use_default_signals()
         index = SliceIndex.load(options.dataset)
         folder = export(
             index,

@@ -11,6 +11,11 @@ anterior up, the patient's right on the left. Masks are exact; of the images, HU
 255 are lost, as there. Volumes without voxel labels are left out.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,11 +25,11 @@ import numpy as np
 from PIL import Image
 
 from data_prep import dataset
-from data_prep.paths import local_path
 from data_prep.sources import patients, pictures
 from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 from mbh_jax.imageio.png import CLASS_RGB, Rgb
 from mbh_jax.labels import NUM_CLASSES
 
@@ -113,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
     options = parser.parse_args(arguments)
     with one_line_errors():
+        use_default_signals()
         rgb_map = pictures.parse_rgb_map(options.rgb_map) if options.rgb_map else CLASS_RGB
         index = SliceIndex.load(options.dataset)
         written = export(

@@ -7,6 +7,11 @@ writes the cache that `--config.data.resident=True` trains from into `packed/` b
 alone, one of other data is replaced.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import json
 import os
@@ -29,7 +34,7 @@ from mbh_jax.data.packed import (
     packed_file,
     packed_info,
 )
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
 
 _BATCH = 32
 """Slices decoded at a time."""
@@ -105,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data_dir", required=True, help="such as data/bhsd")
     options = parser.parse_args(arguments)
     with one_line_errors():
+        use_default_signals()
         if "://" in options.data_dir:
             raise UserError(f"--data_dir={options.data_dir}: copy the dataset to a local disk")
         index = SliceIndex.load(options.data_dir)

@@ -29,6 +29,7 @@ import numpy as np
 from data_prep import split_listing
 from data_prep.sources import Case, CaseFacts, cut_to_slices
 from data_prep.stratification import stratify
+from mbh_jax import files
 from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.errors import UserError
 from mbh_jax.labels import FOREGROUND
@@ -94,7 +95,7 @@ def parse(text: str) -> SplitRule:
         metadata = {"method": "slice", "fractions": list(SLICE_FRACTIONS)}
         return SplitRule(metadata, _shuffled, by_slice=True)
     if text.endswith(".json"):
-        path = Path(text)
+        path = Path(files.user_path(text, "--split"))
         listing = split_listing.read(path)
         return SplitRule({"method": "file", "file": path.name}, partial(_listed, listing))
     raise UserError(f"--split {text}: give {SYNTAX}")

@@ -6,6 +6,11 @@ writes `statistics.json`, `volumes.csv` (a row a volume) and the pictures of
 `data_prep.statistics_plots`; the numbers are those of `data_prep.measurements`.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import json
 from collections.abc import Sequence
@@ -14,10 +19,10 @@ from pathlib import Path
 import numpy as np
 
 from data_prep import measurements
-from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 
 _PICTURES = (
     *("classes.png", "hu.png", "heights.png"),
@@ -74,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     with one_line_errors():
+        use_default_signals()
         if options.output is None and "://" in options.dataset:
             raise UserError(f"{options.dataset}: is remote: give --output, a folder here")
         index = SliceIndex.load(options.dataset)

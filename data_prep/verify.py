@@ -7,6 +7,11 @@ patient or a slice, and volumes that look odd. Ends with exit code 0 if the data
 training (warnings may remain) and 1 if it is not.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import dataclasses
 import hashlib
@@ -20,11 +25,11 @@ from etils import epath
 
 from data_prep import checks, cross_checks, dataset
 from data_prep.checks import Finding
-from data_prep.paths import local_path
 from mbh_jax import files
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.schema import LabelledVolume
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 
 _BEFORE_PAYLOAD_BYTES, _AFTER_PAYLOAD_BYTES = 12, 4
 """Length and checksum before a record's payload, and checksum after it."""
@@ -154,6 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--report", type=local_path, help="write the findings as JSON there, too")
     options = parser.parse_args(arguments)
     with one_line_errors():
+        use_default_signals()
         index = SliceIndex.load(options.dataset)
         findings = verify(index)
         num_errors = sum(finding.fatal for finding in findings)

@@ -145,7 +145,7 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
             )
         given = _WORKDIR.value
         return config, _workdir(f"runs/{Path(_recipe()).stem}" if given is None else given)
-    from mbh_jax.reporting.run_files import CONFIG_FILE
+    from mbh_jax.files import CONFIG_FILE
     from mbh_jax.training import network
 
     if _WORKDIR.value is None:

@@ -43,6 +43,14 @@ def end_at_first_signal() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FIRST_SIGNALS)
 
 
+def use_default_signals() -> None:
+    """Undoes `end_at_first_signal`: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
+    if signal.getsignal(signal.SIGINT) is _end_now:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGTERM) is _end_now:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def hold_first_signals() -> None:
     """Makes these signals wait, while the process starts again, for `end_at_first_signal`."""
     held = {number for number in _FIRST_SIGNALS if signal.getsignal(number) is _end_now}

@@ -7,6 +7,11 @@
 For research: not a medical device.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import os
 from collections.abc import Sequence
@@ -15,7 +20,7 @@ from pathlib import Path
 from etils import epath
 
 import mbh_jax
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
 from mbh_jax.log import log, start_logging
 
 SUFFIXES = {"bundle": ".zip", "stablehlo": ".zip", "onnx": ".onnx"}
@@ -113,6 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
+        use_default_signals()
         export(
             chosen.model,
             chosen.output,

@@ -1,8 +1,10 @@
 """Files and folders that are whole or absent: written under a temporary name, then renamed.
 
-The only module that writes and renames.
+The only module that makes files and folders whole; what streams (TensorBoard's events) or locks
+(`mbh_jax.runtime.run_lock`) writes by itself.
 """
 
+import argparse
 import contextlib
 import csv
 import errno
@@ -25,6 +27,12 @@ from mbh_jax.errors import UserError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a disk that is full, or fails."""
+
+CONFIG_FILE = "config.json"
+"""The file of a workdir that holds its whole configuration."""
+
+HISTORY_FILE = "history.json"
+"""The file of a workdir that holds what every epoch came to."""
 
 _MAX_SUFFIX = 16
 """Characters of a suffix that a temporary name keeps, since file names may not be long."""
@@ -57,6 +65,21 @@ def user_path(name: str, what: str) -> epath.Path:
     if is_remote(path) and not is_remote(name):
         raise UserError(f"{what}={name}: would be read as the bucket {path}: give another folder")
     return path
+
+
+def local_path(text: str) -> Path:
+    """A local path from a command line, for `argparse`; see `user_path`.
+
+    Raises:
+        ArgumentTypeError: as `user_path`, or it is in a bucket.
+    """
+    try:
+        path = user_path(text, "path")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if is_remote(path):
+        raise argparse.ArgumentTypeError(f"{text}: must be a local path")
+    return Path(path)
 
 
 @contextlib.contextmanager

@@ -59,6 +59,8 @@ def main(command: cli.Command) -> None:
         raise UserError("--coordinator, --num_processes and --process_id belong to --distributed")
     else:
         distributed.refuse_unjoined_processes()
+    if _INIT_FROM.value is not None and _MODE.value != "train":
+        raise UserError("--init_from belongs to --mode=train: evaluation takes --workdir's weights")
     distributed.start_devices()
     with distributed.lost_process_errors():
         if _MODE.value == "train":

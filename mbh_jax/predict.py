@@ -5,34 +5,31 @@
 For research: not a medical device.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 import concurrent.futures
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mbh_jax import __version__, files
+from etils import epath
+
+from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.imageio import seg
-from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import Scan, find_scans
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.log import log, start_logging
+from mbh_jax.reporting.scan_sheet import DISCLAIMER
 from mbh_jax.runtime import huge_pages
-
-CSV_COLUMNS = (
-    "scan",
-    *(f"{CLASS_NAMES[label]}_ml" for label in FOREGROUND),
-    *("any_ml", "slices_with_blood", "largest_lesion_ml", "largest_lesion_abc2_ml", "warnings"),
-)
-
-_DISCLAIMER = "research only: not a medical device"
 
 
 def predict_scans(
-    models: Sequence[str],
+    models: Sequence[epath.Path],
     scans: Sequence[Scan],
     output: Path,
     *,
@@ -64,21 +61,28 @@ def predict_scans(
             of other models or settings.
         Stopped: SIGTERM or Ctrl-C came; what was written is whole.
     """
+    from mbh_jax.inference import results
     from mbh_jax.inference.predictor import load
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
+    from mbh_jax.training import checksums
 
     if any(scan.series for scan in scans):
         seg.check_installed()
     predictor = load(*models, checkpoint=checkpoint, batch_size=batch_size, mirror=mirror)
     made_by = {
         "models": [
-            {"workdir": Path(model).name, "checkpoint": checkpoint, "step": trained.step}
+            {
+                "workdir": model.name,
+                "checkpoint": checkpoint,
+                "step": trained.step,
+                "weights": checksums.of_arrays(trained.variables),
+            }
             for model, trained in zip(models, predictor.networks, strict=True)
         ],
         "mirror": mirror,
     }
-    left = scans if overwrite else [s for s in scans if not _is_done(output, s, made_by)]
+    left = scans if overwrite else [s for s in scans if not results.is_done(output, s, made_by)]
     if len(left) < len(scans):
         log.info("%d of %d scans are done already", len(scans) - len(left), len(scans))
     problems: list[str] = []
@@ -96,11 +100,11 @@ def predict_scans(
                 prediction = predictor.predict(volume)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(_write, output, scan, prediction, made_by)
+                writing = writer.submit(results.write_results, output, scan, prediction, made_by)
             progress.update(number)
         if writing is not None:
             writing.result()
-    _write_table(output, scans)
+    results.write_table(output, scans, made_by)
     return problems
 
 
@@ -122,91 +126,11 @@ def _read_ahead(scans: Sequence[Scan]) -> Iterator[tuple[Scan, Any]]:
             yield scan, volume
 
 
-def _is_done(output: Path, scan: Scan, made_by: dict[str, Any]) -> bool:
-    """Whether a scan has its results.
-
-    Raises:
-        UserError: they are of other models or settings.
-    """
-    path = output / f"{scan.name}.json"
-    if not path.is_file():
-        return False
+def _model_path(text: str) -> epath.Path:
     try:
-        found = json.loads(path.read_text())["made_by"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    if found != files.json_ready(made_by):
-        raise UserError(
-            f"{path}: made with other models or settings: give --overwrite, or another --output"
-        )
-    return True
-
-
-def _write(output: Path, scan: Scan, prediction: Any, made_by: dict[str, Any]) -> None:
-    """Writes the results of a scan, the report last."""
-    from mbh_jax.imageio.nifti import write_label
-    from mbh_jax.reporting.scan_sheet import scan_sheet
-
-    volume, mask = prediction.volume, prediction.mask
-    write_label(output / f"{scan.name}.nii.gz", mask, volume)
-    sheet = scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)
-    files.atomic_write_bytes(output / f"{scan.name}.png", files.png_bytes(sheet))
-    report = {
-        "scan": scan.name,
-        "note": _DISCLAIMER,
-        "slices": len(mask),
-        "spacing_mm": volume.spacing_mm,
-        "classes": {name: one._asdict() for name, one in prediction.measurements.items()},
-        "warnings": prediction.warnings,
-        "made_by": made_by,
-    }
-    if volume.slice_mm is not None:
-        report["slice_mm"] = volume.slice_mm
-    if scan.series is not None:
-        report["dicom_seg"] = _write_seg(output, scan.name, scan.series, prediction, made_by)
-    files.write_json(output / f"{scan.name}.json", report)
-
-
-def _write_seg(
-    output: Path, name: str, series: Series, prediction: Any, made_by: dict[str, Any]
-) -> str:
-    """Writes a DICOM SEG; returns the name of the file, or why there is none."""
-    path = output / f"{name}.seg.dcm"
-    path.unlink(missing_ok=True)  # Of another model, which may have found blood.
-    model = ", ".join(f"{one['workdir']} step {one['step']}" for one in made_by["models"])
-    reason = "no blood found"
-    volume, mask = prediction.volume, prediction.mask
-    if mask.any():
-        try:
-            seg.write_seg(path, mask, volume, series, model=model, version=__version__)
-            return path.name
-        except UserError as error:
-            reason = str(error)
-    log.info("%s: no DICOM SEG written: %s", name, reason)
-    return f"not written: {reason}"
-
-
-def _write_table(output: Path, scans: Sequence[Scan]) -> None:
-    """Writes volumes.csv, a row for each scan that has been predicted."""
-    rows = []
-    for scan in scans:
-        path = output / f"{scan.name}.json"
-        if not path.is_file():
-            continue
-        report = json.loads(path.read_text())
-        found = report["classes"]
-        rows.append(
-            {
-                "scan": scan.name,
-                **{f"{CLASS_NAMES[c]}_ml": found[CLASS_NAMES[c]]["ml"] for c in FOREGROUND},
-                "any_ml": found["any"]["ml"],
-                "slices_with_blood": found["any"]["num_slices"],
-                "largest_lesion_ml": found["any"]["largest_lesion_ml"],
-                "largest_lesion_abc2_ml": found["any"]["abc2_ml"],
-                "warnings": "; ".join(report["warnings"]),
-            }
-        )
-    files.write_csv(output / "volumes.csv", CSV_COLUMNS, rows)
+        return files.user_path(text, "--model")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,21 +138,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m mbh_jax.predict",
         description=(__doc__ or "").splitlines()[0],
-        epilog=_DISCLAIMER,
+        epilog=DISCLAIMER,
     )
     parser.add_argument(
         "--model",
         action="append",
         required=True,
+        type=_model_path,
         help="workdir of a run, or a bundle; given several times, their probabilities are averaged",
     )
     parser.add_argument(
         "--input",
-        type=Path,
+        type=files.local_path,
         required=True,
         help="a scan (NIfTI or DICOM), or a folder with scans at any depth",
     )
-    parser.add_argument("--output", type=Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--output", type=files.local_path, required=True, help="folder of the results"
+    )
     parser.add_argument(
         "--series",
         metavar="TEXT",
@@ -263,7 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         done = len(scans) - len(problems)
         print(f"{done} of {len(scans)} scans: masks, pictures and volumes.csv in {chosen.output}")
-        print(_DISCLAIMER)
+        print(DISCLAIMER)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:

@@ -6,16 +6,21 @@ writes `images/NAME.nii.gz` (int16 HU) and `ground truths/NAME.nii.gz` (uint16 l
 a seed is the same whatever `--num_volumes` and `--workers` are.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import argparse
 from collections.abc import Sequence
 
 import tqdm
 
-from data_prep.paths import local_path
 from data_prep.phantom.dataset import DatasetSpec, prepare_output, write_volumes
 from data_prep.phantom.plan import PREVALENCES
 from data_prep.phantom.stored_headers import read_headers
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, use_default_signals
+from mbh_jax.files import local_path
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 _NUM_VOLUMES = 24
@@ -88,4 +93,5 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 if __name__ == "__main__":
     with one_line_errors():
+        use_default_signals()
         main()

@@ -23,6 +23,7 @@ from pathlib import Path
 from data_prep.sources.cases import Case
 from data_prep.sources.files import SourceFile, normal_form
 from data_prep.sources.pictures import PngImage
+from mbh_jax import files
 from mbh_jax.data.schema import VolumeFacts
 from mbh_jax.errors import UserError
 
@@ -156,14 +157,14 @@ def _by_regex(given: str) -> Lookup:
 
 def _by_csv(given: str) -> Lookup:
     try:
-        text = Path(given).read_text(encoding="utf-8-sig")
+        text = Path(files.user_path(given, "--patients")).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--patients {given}: cannot be read ({error})") from None
     patient_of = _parse(text)
     if patient_of is None:
         raise UserError(
             f"--patients {given}: give a line of column names with {' and '.join(COLUMNS)}, and "
-            "each volume once"
+            "both in every line, each volume once"
         )
     return lambda case: patient_of.get(case.volume_id, patient_of.get(case.patient_id))
 
@@ -178,7 +179,7 @@ def _by_own_list(listed: SourceFile) -> Lookup | None:
 
 
 def _parse(text: str) -> dict[str, str] | None:
-    """Patients by volume id; None if the columns are not there, or a volume has two patients."""
+    """Patients by volume id; None if a column or a value is missing, or a volume has two."""
     try:
         rows = list(csv.DictReader(io.StringIO(normal_form(text))))
     except csv.Error:
@@ -188,6 +189,8 @@ def _parse(text: str) -> dict[str, str] | None:
         if not set(COLUMNS) <= row.keys():
             return None
         volume_id, patient_id = ((row[column] or "").strip() for column in COLUMNS)
+        if not volume_id or not patient_id:
+            return None
         if patient_of.setdefault(volume_id, patient_id) != patient_id:
             return None
     return patient_of or None

@@ -5,6 +5,8 @@ A batch is a flat dict of arrays, B being this host's share of the global batch:
     example (B,) int32 row of the index (-1 padding), volume (B,) int32, slice_index (B,) int32.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from mbh_jax.data.index import SliceIndex
@@ -36,3 +38,17 @@ def make_batch(
 def without_pixels(examples: np.ndarray) -> Batch:
     """`example` and `weight` of a batch whose pixels are on the devices already."""
     return {"example": examples, "weight": (examples >= 0).astype(np.float32)}
+
+
+def slice_batches(hu: np.ndarray, batch_size: int) -> Iterator[Batch]:
+    """The slices of a scan as batches for prediction, which hold `image` and `weight` only.
+
+    Args:
+        hu: (slices, rows, columns) integer Hounsfield units.
+        batch_size: slices in a batch; the last one is padded.
+    """
+    for start in range(0, len(hu), batch_size):
+        image = hu[start : start + batch_size].astype(np.int16)
+        weight = (np.arange(batch_size) < len(image)).astype(np.float32)
+        padded = np.pad(image, ((0, batch_size - len(image)), (0, 0), (0, 0)))
+        yield {"image": padded[..., np.newaxis], "weight": weight}

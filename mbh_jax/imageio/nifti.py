@@ -72,6 +72,7 @@ def read_volume(source: Path | BinaryIO, name: str | None = None) -> Volume:
         turn_to_program(stored.astype(np.int16), header.axcodes),
         turn_affine_to_program(header.affine, header.shape),
         header.axcodes,
+        notes=header.notes,
     )
 
 

@@ -1,6 +1,6 @@
 """What a mask says about a scan: millilitres, lesions, the ABC/2 estimate, and what to doubt."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -135,8 +135,3 @@ def warnings(volume: Volume, mask: np.ndarray) -> list[str]:
     if any(border):
         found.append("blood touches the border of the scan: there may be more beyond it")
     return found
-
-
-def as_json(measurements: dict[str, Measurement]) -> dict[str, Any]:
-    """Measurements as JSON objects by class."""
-    return {name: one._asdict() for name, one in measurements.items()}

@@ -1,7 +1,7 @@
 """Masks of whole scans, from one trained network or from several that vote."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,17 +11,19 @@ import numpy as np
 from etils import epath
 
 from mbh_jax.data import preprocess
+from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import readers
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference.measure import Measurement, measure, warnings
+from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import (
-    Batch,
     Parallel,
     compile_eval_step,
     create_parallel,
     map_batches,
 )
+from mbh_jax.training import memory
 from mbh_jax.training.network import Network, TrainedNetwork, restore_network
 
 PyTree = Any
@@ -106,19 +108,13 @@ class Predictor:
         Returns:
             (slices, rows, columns) uint8 label values.
         """
-        num_slices = len(hu)
-        padding = -num_slices % self._batch_size
-        padded = np.pad(hu.astype(np.int16), ((0, padding), (0, 0), (0, 0)))
-        weight = (np.arange(len(padded)) < num_slices).astype(np.float32)
-        starts = range(0, len(padded), self._batch_size)
-        parts = [slice(start, start + self._batch_size) for start in starts]
-        batches: Iterator[Batch] = (
-            {"image": padded[part][..., np.newaxis], "weight": weight[part]} for part in parts
-        )
-        masks = [
-            rows for _, rows in map_batches(self._step, self._variables, batches, self._parallel)
-        ]
-        return np.concatenate(masks)[:num_slices]
+        batches = slice_batches(hu, self._batch_size)
+        with memory.device_memory_errors("give less than --batch_size"):
+            masks = [
+                rows
+                for _, rows in map_batches(self._step, self._variables, batches, self._parallel)
+            ]
+        return np.concatenate(masks)[: len(hu)]
 
 
 def load(
@@ -138,6 +134,7 @@ def load(
     Raises:
         UserError: one of them holds no run, is no bundle, or has no such checkpoint.
     """
+    distributed.start_devices()
     parallel = create_parallel("jit")
     networks = [
         restore_network(epath.Path(workdir), parallel, checkpoint=checkpoint)

@@ -6,6 +6,11 @@ layer by layer, and the weights are taken in the graph's order. Neither Keras no
 needed, and files of Keras 2 and Keras 3 are read alike.
 """
 
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -149,6 +154,7 @@ def main(command: cli.Command) -> None:
             already holds a run.
     """
     from mbh_jax import config as config_keys
+    from mbh_jax.runtime import run_lock
     from mbh_jax.runtime.distributed import start_devices
     from mbh_jax.runtime.parallel import create_parallel
     from mbh_jax.training.initialize import initialize_workdir
@@ -178,7 +184,8 @@ def main(command: cli.Command) -> None:
     if differences:
         raise UserError(f"{arguments[0]} is another network; add {' '.join(differences)}")
     parallel = create_parallel(config.parallel.mode)
-    initialize_workdir(config, command.workdir, variables, parallel)
+    with run_lock.locked(command.workdir):
+        initialize_workdir(config, command.workdir, variables, parallel)
 
 
 if __name__ == "__main__":

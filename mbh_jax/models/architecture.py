@@ -14,6 +14,11 @@ def _no_problem(config: ConfigDict) -> str | None:
     return None
 
 
+def _never(config: ConfigDict) -> bool:
+    del config
+    return False
+
+
 class Architecture(NamedTuple):
     """A network that a configuration can name.
 
@@ -28,6 +33,10 @@ class Architecture(NamedTuple):
         meaning: what it is, for the documentation.
         size_divisor: of the section "model": what must divide both sides of an image.
         problem: of the section "model": what is wrong with a combination of valid values, or None.
+        without_influence: of `keys`, those that change neither weights nor results, only memory and
+            time; they may change when a run is resumed.
+        has_batch_statistics: of the section "model": whether results depend on how a batch is
+            divided into microbatches.
     """
 
     create: Callable[..., nn.Module]
@@ -35,3 +44,5 @@ class Architecture(NamedTuple):
     meaning: str
     size_divisor: Callable[[ConfigDict], int]
     problem: Callable[[ConfigDict], str | None] = _no_problem
+    without_influence: tuple[str, ...] = ()
+    has_batch_statistics: Callable[[ConfigDict], bool] = _never

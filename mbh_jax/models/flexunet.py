@@ -182,4 +182,6 @@ ARCHITECTURE = Architecture(
     meaning="the TensorFlow FlexUNet, layer for layer: a U-Net whose levels follow from a base",
     size_divisor=lambda config: size_divisor(config.num_layers),
     problem=_problem,
+    without_influence=("remat",),
+    has_batch_statistics=lambda config: config.norm == "batch",
 )

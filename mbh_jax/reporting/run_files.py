@@ -22,8 +22,6 @@ from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
 History = Sequence[Mapping[str, Any]]
 
-CONFIG_FILE = "config.json"
-HISTORY_FILE = "history.json"
 TENSORBOARD_DIR = "tensorboard"
 
 PLOT_INTERVAL_S = 20.0
@@ -52,7 +50,7 @@ def write_history(workdir: epath.PathLike, history: History) -> None:
     workdir = epath.Path(workdir)
     files.write_csv(workdir / "train_losses.csv", LOSS_COLUMNS, history)
     files.write_csv(workdir / "train_metrics.csv", METRIC_COLUMNS, history)
-    files.write_json(workdir / HISTORY_FILE, history)
+    files.write_json(workdir / files.HISTORY_FILE, history)
 
 
 class RunFiles:
@@ -79,7 +77,7 @@ class RunFiles:
         self._plotted_s = -math.inf
         self._events: TensorBoardWriter | None = None
         if enabled:
-            files.write_json(workdir / CONFIG_FILE, config.to_dict())
+            files.write_json(workdir / files.CONFIG_FILE, config.to_dict())
             with only_warn("TensorBoard's events"):
                 self._events = TensorBoardWriter(workdir / TENSORBOARD_DIR, steps_kept)
 

@@ -186,12 +186,21 @@ def _remove_if_dead(path: Path) -> None:
 def _remove(path: Path, owner: _Owner | None) -> None:
     """Removes the lock of a dead owner, unless another run has just done so and taken it."""
     aside = path.with_name(f".{LOCK_FILE}-{secrets.token_hex(6)}")
+    found = _look(path)
+    if found is None or found[0] != owner:
+        return
     with contextlib.suppress(FileNotFoundError):
         path.rename(aside)
         moved = _look(aside)
         if moved is not None and moved[0] != owner:
-            with contextlib.suppress(FileExistsError):
+            # Taken between the look and the move: put back, unless a third run has come meanwhile.
+            try:
                 os.link(aside, path)
+            except FileExistsError:
+                pass
+            except OSError:  # A file system without links.
+                aside.rename(path)
+                return
         aside.unlink()
 
 

@@ -20,8 +20,8 @@ from flax import traverse_util
 from ml_collections import ConfigDict
 
 from mbh_jax.errors import UserError
+from mbh_jax.files import CONFIG_FILE
 from mbh_jax.labels import CLASS_NAMES
-from mbh_jax.reporting.run_files import CONFIG_FILE
 from mbh_jax.training import archive
 
 PyTree = Any

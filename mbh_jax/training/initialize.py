@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from mbh_jax import files
 from mbh_jax.errors import UserError
+from mbh_jax.files import CONFIG_FILE, HISTORY_FILE
 from mbh_jax.log import log
-from mbh_jax.reporting.run_files import CONFIG_FILE, HISTORY_FILE
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import network
@@ -166,6 +166,7 @@ def initialize_from(
     """
     with Checkpoints(workdir, parallel) as checkpoints:
         if _has_begun(checkpoints):
+            log.info("%s has been initialized before: --init_from is not used again", workdir)
             return
     trained = network.restore_network(source, parallel, checkpoint=config.eval.checkpoint)
     new = jax.jit(network.create_network(config).init, out_shardings=parallel.replicated)()

@@ -121,7 +121,21 @@ def suggestions(config: ConfigDict, num_devices: int, platform: str) -> str:
 
 @contextlib.contextmanager
 def out_of_memory_errors(config: ConfigDict) -> Iterator[None]:
-    """Turns an allocation that failed on a device into one line that says what to change.
+    """Turns an allocation that failed in training or evaluation into one line.
+
+    Raises:
+        UserError: the block ended in JAX's RESOURCE_EXHAUSTED; it says what to change.
+    """
+    with device_memory_errors(
+        f"{suggestions(config, jax.device_count(), jax.default_backend())}; "
+        f"in evaluation, less than --config.eval.batch_size={config.eval.batch_size}"
+    ):
+        yield
+
+
+@contextlib.contextmanager
+def device_memory_errors(fix: str) -> Iterator[None]:
+    """Turns an allocation that failed on a device into one line that ends with `fix`.
 
     Raises:
         UserError: the block ended in JAX's RESOURCE_EXHAUSTED.
@@ -132,8 +146,4 @@ def out_of_memory_errors(config: ConfigDict) -> Iterator[None]:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).rpartition("RESOURCE_EXHAUSTED: ")[2].partition("\n")[0]
-        raise UserError(
-            f"out of memory on the device ({reason.rstrip('. ')}): "
-            f"{suggestions(config, jax.device_count(), jax.default_backend())}; "
-            f"in evaluation, less than --config.eval.batch_size={config.eval.batch_size}"
-        ) from error
+        raise UserError(f"out of memory on the device ({reason.rstrip('. ')}): {fix}") from error

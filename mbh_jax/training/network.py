@@ -18,8 +18,8 @@ from mbh_jax import config as config_keys
 from mbh_jax import models, windows
 from mbh_jax.data import preprocess
 from mbh_jax.errors import UserError
+from mbh_jax.files import CONFIG_FILE
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.reporting.run_files import CONFIG_FILE
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import bundle
 from mbh_jax.training.checkpoints import Checkpoints
@@ -28,9 +28,6 @@ PyTree = Any
 
 NETWORK_KEYS = ("model.", "data.image_size", "data.window")
 """Keys, or first parts of keys, that a network with given weights depends on."""
-
-WITHOUT_INFLUENCE = ("model.remat",)
-"""Of those, keys that change neither weights nor results."""
 
 
 class Network(NamedTuple):
@@ -156,11 +153,14 @@ def check_same_network(config: ConfigDict, workdir: epath.Path) -> None:
     """
     saved = dict(config_keys.flatten(read_config(workdir)))
     given = dict(config_keys.flatten(config))
+    without_influence = [
+        f"model.{key}" for key in models.NETWORKS[config.model.name].without_influence
+    ]
     changed = [
         f"{key}: {saved.get(key)!r} -> {given.get(key)!r}"
         for key in sorted(saved.keys() | given.keys())
         if key.startswith(NETWORK_KEYS)
-        and key not in WITHOUT_INFLUENCE
+        and key not in without_influence
         and saved.get(key) != given.get(key)
     ]
     if changed:
@@ -206,6 +206,9 @@ def fit_variables(variables: PyTree, source: PyTree, where: str) -> tuple[PyTree
             "trained with"
         )
     fitting = jax.tree_util.tree_map_with_path(
-        lambda path, new: given[path] if np.shape(given[path]) == np.shape(new) else new, variables
+        lambda path, new: (
+            given[path] if path in given and np.shape(given[path]) == np.shape(new) else new
+        ),
+        variables,
     )
     return fitting, left_out

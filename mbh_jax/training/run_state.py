@@ -1,6 +1,6 @@
 """What a run remembers beside its arrays, as plain JSON: where it stands and what it has seen."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,11 +11,11 @@ from ml_collections import ConfigDict
 from mbh_jax import config as config_keys
 from mbh_jax.errors import UserError
 from mbh_jax.keys import flatten
+from mbh_jax.models import NETWORKS
 
 MAY_CHANGE_ON_RESUME = (
     "data.dir",
     "data.resident",
-    "model.remat",
     "train.accumulate_steps",
     "train.num_epochs",
     "train.early_stopping_patience",
@@ -28,14 +28,6 @@ MAY_CHANGE_ON_RESUME = (
     "profile.",
 )
 """Keys, or first parts of keys, that do not alter the course of a run that has begun."""
-
-MAY_NOT_CHANGE_WHERE: dict[str, Callable[[dict[str, Any]], bool]] = {
-    # A schedule that ends with the run takes another course when the end is moved.
-    "train.num_epochs": lambda values: values.get("optimizer.schedule") != "constant",
-    # Batch statistics are those of one microbatch.
-    "train.accumulate_steps": lambda values: values.get("model.norm") == "batch",
-}
-"""Those among them that do alter it under some configurations."""
 
 Sums = dict[str, np.ndarray]
 
@@ -135,10 +127,19 @@ class RunRecord(NamedTuple):
 def differences(old: ConfigDict | dict, new: ConfigDict) -> list[str]:
     """`"key: old -> new"` for every key that differs and may not change on resuming a run."""
     before, after = dict(flatten(config_keys.complete(old))), dict(flatten(new))
+    network = NETWORKS[new.model.name]
+    without_influence = [f"model.{key}" for key in network.without_influence]
+    alters = {
+        # A schedule that ends with the run takes another course when the end is moved.
+        "train.num_epochs": new.optimizer.schedule != "constant",
+        # Batch statistics are those of one microbatch.
+        "train.accumulate_steps": network.has_batch_statistics(new.model),
+    }
 
     def may_change(key: str) -> bool:
-        alters = MAY_NOT_CHANGE_WHERE.get(key, lambda _: False)
-        return key.startswith(MAY_CHANGE_ON_RESUME) and not alters(after)
+        if key in without_influence:
+            return True
+        return key.startswith(MAY_CHANGE_ON_RESUME) and not alters.get(key, False)
 
     changed = [
         key

@@ -1,6 +1,6 @@
 """Convolutions: the same arguments and results on every platform, within rounding.
 
-On a GPU or TPU they are the plain operations of `jax.lax`, which those compilers know best. On a
+On a GPU or TPU `conv` is the plain operation of `jax.lax`, which those compilers know best. On a
 CPU XLA leaves much of the machine idle on some of the shapes of a U-Net; `cpu_conv` says which, and
 what is done instead. The choice is made when a program is compiled for its platform, not when it is
 traced: a program exported on a CPU for a GPU holds plain convolutions. No choice depends on the
@@ -19,8 +19,8 @@ from jax import lax
 from mbh_jax.models.ops import cpu_conv
 
 LARGE_UP_KERNEL = 8
-"""On a CPU the kernel of `up_conv` is used as it lies in memory where an image has so many times
-fewer pixels than channels: reordering it would take longer than the product."""
+"""The kernel of `up_conv` is used as it lies in memory where an image has so many times fewer
+pixels than channels: reordering it would take longer than the product."""
 
 _only_plain = contextvars.ContextVar("only_plain", default=False)
 

@@ -1,0 +1,115 @@
+"""What a prediction leaves on disk: mask, picture and report of each scan, and a table of all."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mbh_jax import __version__, files
+from mbh_jax.errors import UserError
+from mbh_jax.imageio import nifti, seg
+from mbh_jax.imageio.dicom import Series
+from mbh_jax.imageio.readers import Scan
+from mbh_jax.inference.predictor import Prediction
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+from mbh_jax.log import log
+from mbh_jax.reporting.scan_sheet import DISCLAIMER, scan_sheet
+
+CSV_COLUMNS = (
+    "scan",
+    *(f"{CLASS_NAMES[label]}_ml" for label in FOREGROUND),
+    *("any_ml", "slices_with_blood", "largest_lesion_ml", "largest_lesion_abc2_ml", "warnings"),
+)
+
+
+def is_done(output: Path, scan: Scan, made_by: dict[str, Any]) -> bool:
+    """Whether a scan has its results.
+
+    Raises:
+        UserError: they are of other models or settings.
+    """
+    path = output / f"{scan.name}.json"
+    if not path.is_file():
+        return False
+    report = _read_report(path)
+    if report is None:
+        return False
+    if report["made_by"] != files.json_ready(made_by):
+        raise UserError(
+            f"{path}: made with other models or settings: give --overwrite, or another --output"
+        )
+    return True
+
+
+def _read_report(path: Path) -> dict[str, Any] | None:
+    """A scan's report; None where there is none, or it is damaged."""
+    try:
+        report = json.loads(path.read_text())
+        return report if {"made_by", "classes", "warnings"} <= report.keys() else None
+    except (FileNotFoundError, ValueError, AttributeError):
+        return None
+
+
+def write_results(
+    output: Path, scan: Scan, prediction: Prediction, made_by: dict[str, Any]
+) -> None:
+    """Writes the results of a scan, the report last."""
+    volume, mask = prediction.volume, prediction.mask
+    nifti.write_label(output / f"{scan.name}.nii.gz", mask, volume)
+    sheet = scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)
+    files.atomic_write_bytes(output / f"{scan.name}.png", files.png_bytes(sheet))
+    report = {
+        "scan": scan.name,
+        "note": DISCLAIMER,
+        "slices": len(mask),
+        "spacing_mm": volume.spacing_mm,
+        "classes": {name: one._asdict() for name, one in prediction.measurements.items()},
+        "warnings": prediction.warnings,
+        "made_by": made_by,
+    }
+    if volume.slice_mm is not None:
+        report["slice_mm"] = volume.slice_mm
+    if scan.series is not None:
+        report["dicom_seg"] = _write_seg(output, scan.name, scan.series, prediction, made_by)
+    files.write_json(output / f"{scan.name}.json", report)
+
+
+def _write_seg(
+    output: Path, name: str, series: Series, prediction: Prediction, made_by: dict[str, Any]
+) -> str:
+    """Writes a DICOM SEG; returns the name of the file, or why there is none."""
+    path = output / f"{name}.seg.dcm"
+    path.unlink(missing_ok=True)  # Of another model, which may have found blood.
+    model = ", ".join(f"{one['workdir']} step {one['step']}" for one in made_by["models"])
+    reason = "no blood found"
+    volume, mask = prediction.volume, prediction.mask
+    if mask.any():
+        try:
+            seg.write_seg(path, mask, volume, series, model=model, version=__version__)
+            return path.name
+        except UserError as error:
+            reason = str(error)
+    log.info("%s: no DICOM SEG written: %s", name, reason)
+    return f"not written: {reason}"
+
+
+def write_table(output: Path, scans: Sequence[Scan], made_by: dict[str, Any]) -> None:
+    """Writes volumes.csv, a row for each scan that was predicted by these models and settings."""
+    rows = []
+    for scan in scans:
+        report = _read_report(output / f"{scan.name}.json")
+        if report is None or report["made_by"] != files.json_ready(made_by):
+            continue
+        found = report["classes"]
+        rows.append(
+            {
+                "scan": scan.name,
+                **{f"{CLASS_NAMES[c]}_ml": found[CLASS_NAMES[c]]["ml"] for c in FOREGROUND},
+                "any_ml": found["any"]["ml"],
+                "slices_with_blood": found["any"]["num_slices"],
+                "largest_lesion_ml": found["any"]["largest_lesion_ml"],
+                "largest_lesion_abc2_ml": found["any"]["abc2_ml"],
+                "warnings": "; ".join(report["warnings"]),
+            }
+        )
+    files.write_csv(output / "volumes.csv", CSV_COLUMNS, rows)
