@@ -19,7 +19,7 @@ from typing import Any
 
 from etils import epath
 
-from mbh_jax import files
+from mbh_jax import __version__, files
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.imageio import seg
 from mbh_jax.imageio.readers import Scan, find_scans
@@ -100,7 +100,9 @@ def predict_scans(
                 prediction = predictor.predict(volume)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(results.write_results, output, scan, prediction, made_by)
+                writing = writer.submit(
+                    results.write_results, output, scan, prediction, made_by, __version__
+                )
             progress.update(number)
         if writing is not None:
             writing.result()

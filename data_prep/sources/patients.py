@@ -164,7 +164,7 @@ def _by_csv(given: str) -> Lookup:
     if patient_of is None:
         raise UserError(
             f"--patients {given}: give a line of column names with {' and '.join(COLUMNS)}, and "
-            "both in every line, each volume once"
+            "each volume once"
         )
     return lambda case: patient_of.get(case.volume_id, patient_of.get(case.patient_id))
 
@@ -189,7 +189,7 @@ def _parse(text: str) -> dict[str, str] | None:
         if not set(COLUMNS) <= row.keys():
             return None
         volume_id, patient_id = ((row[column] or "").strip() for column in COLUMNS)
-        if not volume_id or not patient_id:
+        if not volume_id:
             return None
         if patient_of.setdefault(volume_id, patient_id) != patient_id:
             return None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mbh_jax import __version__, files
+from mbh_jax import files
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import nifti, seg
 from mbh_jax.imageio.dicom import Series
@@ -51,9 +51,17 @@ def _read_report(path: Path) -> dict[str, Any] | None:
 
 
 def write_results(
-    output: Path, scan: Scan, prediction: Prediction, made_by: dict[str, Any]
+    output: Path, scan: Scan, prediction: Prediction, made_by: dict[str, Any], version: str
 ) -> None:
-    """Writes the results of a scan, the report last."""
+    """Writes the results of a scan, the report last.
+
+    Args:
+        output: folder of the results.
+        scan: what was predicted.
+        prediction: what was found.
+        made_by: models and settings, by which a later call knows these results again.
+        version: of this program, for DICOM.
+    """
     volume, mask = prediction.volume, prediction.mask
     nifti.write_label(output / f"{scan.name}.nii.gz", mask, volume)
     sheet = scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)
@@ -70,26 +78,28 @@ def write_results(
     if volume.slice_mm is not None:
         report["slice_mm"] = volume.slice_mm
     if scan.series is not None:
-        report["dicom_seg"] = _write_seg(output, scan.name, scan.series, prediction, made_by)
+        model = ", ".join(f"{one['workdir']} step {one['step']}" for one in made_by["models"])
+        path = output / f"{scan.name}.seg.dcm"
+        report["dicom_seg"] = _write_seg(
+            path, scan.series, prediction, model=model, version=version
+        )
     files.write_json(output / f"{scan.name}.json", report)
 
 
 def _write_seg(
-    output: Path, name: str, series: Series, prediction: Prediction, made_by: dict[str, Any]
+    path: Path, series: Series, prediction: Prediction, *, model: str, version: str
 ) -> str:
     """Writes a DICOM SEG; returns the name of the file, or why there is none."""
-    path = output / f"{name}.seg.dcm"
     path.unlink(missing_ok=True)  # Of another model, which may have found blood.
-    model = ", ".join(f"{one['workdir']} step {one['step']}" for one in made_by["models"])
     reason = "no blood found"
     volume, mask = prediction.volume, prediction.mask
     if mask.any():
         try:
-            seg.write_seg(path, mask, volume, series, model=model, version=__version__)
+            seg.write_seg(path, mask, volume, series, model=model, version=version)
             return path.name
         except UserError as error:
             reason = str(error)
-    log.info("%s: no DICOM SEG written: %s", name, reason)
+    log.info("%s not written: %s", path.name, reason)
     return f"not written: {reason}"
 
 
