@@ -123,6 +123,7 @@ def _size_groups(sizes_ml: np.ndarray) -> np.ndarray:
 def _sizes(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Voxels of each lesion of a mask, and the share of them that another mask has too."""
     labels, number = ndimage.label(mask, CONNECTIVITY)
+    # Where `other` lies outside the mask it falls on label 0, which is left out.
     voxels = np.bincount(labels[mask], minlength=number + 1)[1:]
-    covered = np.bincount(labels[mask & other], minlength=number + 1)[1:]
+    covered = np.bincount(labels[other], minlength=number + 1)[1:]
     return voxels, covered / voxels

@@ -76,6 +76,9 @@ def resampled_ratios(
 def resampled_means(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """The mean over patients with a finite value, in each resample.
 
+    Where patients have several scans, the mean over scans is a ratio of sums: add up values and
+    their number with `sum_by_patient`, and use `resampled_ratios`.
+
     Args:
         values: (P, ...) float; NaN where a patient has no value. Infinite distances have no mean
             and are left out too: report how many there are beside it.
@@ -151,7 +154,8 @@ def compare_paired(run_a: np.ndarray, run_b: np.ndarray, *, seed: int = 0) -> Pa
     6 (1979) 65-70.
 
     Args:
-        run_a: (P, K) float, a value for each patient and class; NaN where there is none.
+        run_a: (P, K) float, a value for each patient and class, the mean of a patient with several
+            scans; NaN where there is none.
         run_b: (P, K) float, of the same patients in the same order.
         seed: of the bootstrap, to be recorded with the result.
 

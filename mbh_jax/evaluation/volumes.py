@@ -94,11 +94,10 @@ def false_blood(predicted_ml: np.ndarray, reference_ml: np.ndarray) -> FalseBloo
     volumes of all blood: in healthy heads.
 
     Args:
-        predicted_ml: (V,) float; a case where it is NaN is left out.
-        reference_ml: (V,) float, likewise.
+        predicted_ml: (V,) float.
+        reference_ml: (V,) float; a case where it is NaN, not 0, is left out.
     """
-    predicted = np.asarray(predicted_ml, np.float64)
-    false_ml = predicted[(np.asarray(reference_ml) == 0) & ~np.isnan(predicted)]
+    false_ml = np.asarray(predicted_ml, np.float64)[np.asarray(reference_ml) == 0]
     if not len(false_ml):
         return FalseBlood(0, 0, np.nan, np.nan, np.nan, 0.0)
     return FalseBlood(
