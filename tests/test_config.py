@@ -46,8 +46,8 @@ def test_recipe_is_valid_and_its_docstring_holds_its_command(name: str) -> None:
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_runs_a_step(name: str) -> None:
     config = recipe(name)
-    # The network of the recipe with fewer filters, on the smallest image it takes.
-    config.model.base_filters = 2
+    # The network of the recipe with fewer filters and levels, on the smallest image it takes.
+    config.model.update(base_filters=2, num_layers=2)
     config.data.image_size = size = models.size_divisor(config.model)
     config.train.batch_size = 2
     parallel = create_parallel(config.parallel.mode)

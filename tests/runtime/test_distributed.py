@@ -49,7 +49,7 @@ def one_process(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("layout", [("pmap", 2, 2), ("jit", 4, 1)], ids=str)
+@pytest.mark.parametrize("layout", [("pmap", 2, 2), ("jit", 2, 2)], ids=str)
 def test_processes_give_the_numbers_of_one_process_with_all_devices(
     tiny_dataset_dir: Path, one_process: Path, tmp_path: Path, layout: tuple[str, int, int]
 ) -> None:

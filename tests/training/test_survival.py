@@ -12,8 +12,8 @@ from run_commands import finish, flags, start, wait_for_line
 
 from mbh_jax.errors import EXIT_STOPPED
 
-NUM_EPOCHS = 12
-NUM_KILLS = int(os.environ.get("TEST_KILLS", "6"))
+NUM_EPOCHS = 8
+NUM_KILLS = int(os.environ.get("TEST_KILLS", "4"))
 """A kill takes some eight seconds. TEST_KILLS=20 was passed too."""
 
 
