@@ -73,17 +73,29 @@ class Checkpoints:
             for manager in managers.values():
                 manager.close()
 
+    def save_first(self, state: TrainState, record: dict[str, Any]) -> None:
+        """Writes the whole state before the first step, waits until it is on disk and reads it.
+
+        Raises:
+            UserError: it cannot be written, or what is read is not what was written.
+        """
+        self._save_whole_state(state, 0, record)
+        self.wait()
+        try:
+            self._read("last", 0, variables=state.variables, training=_training_part(state))
+        except _DamagedError as error:
+            raise UserError(
+                f"{self._directory / 'last' / '0'}: was written, but cannot be read back "
+                f"({error}): give a --workdir on another disk"
+            ) from error
+
     def save_last(self, state: TrainState, step: int, record: dict[str, Any]) -> None:
         """Starts to write the whole state after `step` and the run's record.
 
         Takes the place of one of the same step: of a run that was stopped between the last step of
         an epoch and what follows it.
         """
-        if step == self._latest_step("last"):
-            with self._disk_errors():
-                self._manager("last").wait_until_finished()
-                self._manager("last").delete(step)
-        self._save("last", step, record, variables=state.variables, training=_training_part(state))
+        self._save_whole_state(state, step, record)
 
     def save_best(self, variables: PyTree, step: int, record: dict[str, Any]) -> None:
         """Starts to write the variables of the best epoch so far and what made it best."""
@@ -92,22 +104,6 @@ class Checkpoints:
     def save_initial(self, variables: PyTree, record: dict[str, Any]) -> None:
         """Starts to write the variables that a run is to start with."""
         self._save("initial", 0, record, variables=variables)
-
-    def read_back(self, state: TrainState) -> None:
-        """Waits until the newest whole state, which is `state`, is on disk, and reads it once.
-
-        Raises:
-            UserError: what was written is not what is read.
-        """
-        self.wait()
-        step = self._existing_step("last")
-        try:
-            self._read("last", step, variables=state.variables, training=_training_part(state))
-        except _DamagedError as error:
-            raise UserError(
-                f"{self._directory / 'last' / str(step)}: was written, but cannot be read back "
-                f"({error}): give a --workdir on another disk"
-            ) from error
 
     def last_record(self) -> dict[str, Any] | None:
         """The record beside the newest whole state that can be read, or None where there is none.
@@ -200,6 +196,13 @@ class Checkpoints:
                 item_names=_ITEMS,
             )
         return self._managers[kind]
+
+    def _save_whole_state(self, state: TrainState, step: int, record: dict[str, Any]) -> None:
+        if step == self._latest_step("last"):
+            with self._disk_errors():
+                self._manager("last").wait_until_finished()
+                self._manager("last").delete(step)
+        self._save("last", step, record, variables=state.variables, training=_training_part(state))
 
     def _save(self, kind: str, step: int, record: dict[str, Any], **arrays: PyTree) -> None:
         with self._disk_errors():

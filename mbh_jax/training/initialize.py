@@ -80,10 +80,9 @@ def initialize_or_resume(
             "give --init_from and another --workdir"
         )
     new = RunRecord.new(patience)
-    checkpoints.save_last(
-        state, 0, new.to_json(config, fingerprint) | {_IS_INITIALIZED: is_initialized}
+    checkpoints.save_first(
+        state, new.to_json(config, fingerprint) | {_IS_INITIALIZED: is_initialized}
     )
-    checkpoints.read_back(state)
     return state, new
 
 
