@@ -61,10 +61,10 @@ def evaluate(
 ) -> None:
     """Evaluates a checkpoint of `workdir` on the volumes of a split, and prints the table.
 
-    Writes evaluation.csv and summary.json into `<workdir>/evaluation/<split>`; what is not of the
-    best checkpoint or not of all slices has `_last` or `_blood` after the split, and what is of
-    another dataset than the run was trained on the first eight digits of that dataset's
-    fingerprint.
+    Writes evaluation.csv, summary.json and evaluation.json into `<workdir>/evaluation/<split>`;
+    what is not of the best checkpoint or not of all slices has `_last` or `_blood` after the split,
+    and what is of another dataset than the run was trained on the first eight digits of that
+    dataset's fingerprint.
 
     Args:
         config: the run's, perhaps with other values of `data.dir`, `eval.*` and `parallel.*`.

@@ -20,6 +20,7 @@ from pathlib import Path
 from etils import epath
 
 import mbh_jax
+from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors, use_default_signals
 from mbh_jax.log import log, start_logging
 
@@ -57,7 +58,8 @@ def export(
     from mbh_jax.training.checkpoints import Checkpoints
     from mbh_jax.training.network import restore_network
 
-    source, output = epath.Path(model), epath.Path(output)
+    source = files.user_path(os.fspath(model), "--model")
+    output = files.user_path(os.fspath(output), "--output")
     _check_output(output, form, overwrite)
     from_bundle = bundle.is_bundle(source)
     if from_bundle:

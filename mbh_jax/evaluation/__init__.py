@@ -1,1 +1,1 @@
-"""Scores of predictions: counts on the device, Dice, IoU and millilitres on the host."""
+"""Scores of predictions: overlap, distances, lesions, millilitres, and how certain they are."""

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from etils import epath
 
+from mbh_jax import files
 from mbh_jax.data import preprocess
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
@@ -137,7 +137,9 @@ def load(
     distributed.start_devices()
     parallel = create_parallel("jit")
     networks = [
-        restore_network(epath.Path(workdir), parallel, checkpoint=checkpoint)
+        restore_network(
+            files.user_path(os.fspath(workdir), "model"), parallel, checkpoint=checkpoint
+        )
         for workdir in workdirs
     ]
     return Predictor(networks, parallel, batch_size=batch_size, mirror=mirror)

@@ -1,1 +1,1 @@
-"""Networks of other projects, read into ours."""
+"""Networks of other projects read into ours, and ours written for other programs."""
