@@ -12,6 +12,8 @@ log = logging.getLogger("mbh_jax")
 
 def start_logging(*, debug: bool = False) -> None:
     """Shows this project's messages, and of the libraries' only warnings and errors."""
+    for earlier in list(log.handlers):
+        log.removeHandler(earlier)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)

@@ -1,5 +1,6 @@
 """Real training processes on the tiny dataset, for tests that kill, stop and join them."""
 
+import csv
 import os
 import socket
 import subprocess
@@ -176,3 +177,24 @@ def results(config: ConfigDict, workdir: Path) -> dict[str, bytes]:
         *sorted(path.relative_to(workdir) for path in workdir.glob("epoch_change_infer/*/*")),
     ]
     return found | {str(name): (workdir / name).read_bytes() for name in files}
+
+
+def tables(workdir: Path) -> dict[str, np.ndarray]:
+    """The numbers of a run's tables."""
+    found = {}
+    for name in ("train_losses.csv", "train_metrics.csv", "evaluation/validation/evaluation.csv"):
+        with (workdir / name).open() as file:
+            rows = [list(row.values()) for row in csv.DictReader(file)]
+        numbers = [[float(cell) for cell in row if _is_number(cell)] for row in rows]
+        found[name] = np.array([number for row in numbers for number in row])
+    return found
+
+
+def _is_number(cell: str) -> bool:
+    return cell.replace(".", "").replace("-", "").replace("e", "").isdigit()
+
+
+def assert_same_numbers(ours: Path, theirs: Path) -> None:
+    """The tables of two runs hold the same numbers within rounding."""
+    for (name, found), expected in zip(tables(ours).items(), tables(theirs).values(), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5, err_msg=name)

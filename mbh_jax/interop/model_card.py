@@ -118,8 +118,10 @@ def _find_dataset(config: ConfigDict, fingerprint: str) -> SliceIndex | None:
 
 def _results(workdir: epath.Path, facts: Facts) -> list[str]:
     lines = ["## Results", ""]
-    for path in sorted(workdir.glob("evaluation/*/summary.json")):
-        summary = _read_summary(path)
+    evaluations = workdir / "evaluation"
+    folders = sorted(evaluations.iterdir()) if evaluations.is_dir() else []
+    for path in [folder / "summary.json" for folder in folders]:
+        summary = _read_summary(path) if path.is_file() else None
         if summary is None:
             continue
         made_of = summary["provenance"]["checkpoint"], summary["checkpoint_step"]
@@ -129,7 +131,10 @@ def _results(workdir: epath.Path, facts: Facts) -> list[str]:
         dataset = summary["provenance"]["dataset"]
         same = "the same dataset" if dataset == facts.dataset else f"another dataset ({dataset})"
         title = f"Split `{summary['split']}` of {same}, {summary['slices']} slices"
-        table = [f"    {line}".rstrip() for line in format_table(summary).splitlines()]
+        # Without the folder, which is of the machine that evaluated.
+        provenance = {k: v for k, v in summary["provenance"].items() if k != "dataset_dir"}
+        text = format_table({**summary, "provenance": provenance})
+        table = [f"    {line}".rstrip() for line in text.splitlines()]
         lines += [f"{title}:", "", *table, ""]
     return lines if len(lines) > 2 else [*lines, "These weights have not been evaluated.", ""]
 

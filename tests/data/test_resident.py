@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import run_commands
 from ml_collections import ConfigDict
-from test_distributed import assert_same_numbers
-from test_train import enlarge_one_volume
+from run_commands import assert_same_numbers
+from tiny_ct import enlarge_one_volume
 
 from data_prep import build_tfrecords, pack_dataset
 from mbh_jax.data import resident

@@ -19,4 +19,4 @@ def test_paths_of_command_lines(tiny_dataset_dir, tmp_path, monkeypatch, capsys)
     assert len(list((tmp_path / "out[1]").glob("*/masks/*.png"))) == slices
     with pytest.raises(SystemExit):
         verify.main([str(dataset), "--report", ""])
-    assert "argument --report: is empty: give a file or folder" in capsys.readouterr().err
+    assert "argument --report: path is empty: give a path" in capsys.readouterr().err

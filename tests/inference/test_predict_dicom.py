@@ -144,7 +144,7 @@ def test_no_blood_no_segmentation(
     assert run(workdir, tmp_path / "in", output, "--overwrite") == 0
     assert not list(output.glob("*.seg.dcm"))
     assert json.loads(report_path.read_text())["dicom_seg"] == "not written: no blood found"
-    assert "no DICOM SEG written: no blood found" in capfd.readouterr().err
+    assert ".seg.dcm not written: no blood found" in capfd.readouterr().err
 
 
 def test_a_series_that_segmentations_cannot_refer_to(workdir: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Runs of several processes on this machine, joined as the processes of several hosts are."""
 
-import csv
 import signal
 import time
 from pathlib import Path
@@ -9,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 import run_commands
-from run_commands import finish, flags, start, start_processes, wait_for_line
+from run_commands import assert_same_numbers, finish, flags, start, start_processes, wait_for_line
 
 from mbh_jax.errors import EXIT_LOST_PROCESS, EXIT_STOPPED, UserError
 from mbh_jax.runtime import distributed
@@ -17,26 +16,6 @@ from mbh_jax.runtime import distributed
 CHANGES = {"train__num_epochs": 2, "train__checkpoint_every_steps": 5}
 LONGEST_END_S = 90
 """Heartbeats tell of a lost process after 60 seconds, broken connections at once."""
-
-
-def tables(workdir: Path) -> dict[str, np.ndarray]:
-    """The numbers of a run's tables."""
-    found = {}
-    for name in ("train_losses.csv", "train_metrics.csv", "evaluation/validation/evaluation.csv"):
-        with (workdir / name).open() as file:
-            rows = [list(row.values()) for row in csv.DictReader(file)]
-        numbers = [[float(cell) for cell in row if _is_number(cell)] for row in rows]
-        found[name] = np.array([number for row in numbers for number in row])
-    return found
-
-
-def _is_number(cell: str) -> bool:
-    return cell.replace(".", "").replace("-", "").replace("e", "").isdigit()
-
-
-def assert_same_numbers(ours: Path, theirs: Path) -> None:
-    for (name, found), expected in zip(tables(ours).items(), tables(theirs).values(), strict=True):
-        np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5, err_msg=name)
 
 
 @pytest.fixture(scope="module")
