@@ -13,7 +13,10 @@ def apply_windows(hu: jax.Array, preset: str) -> jax.Array:
         hu: any number type.
         preset: a key of `mbh_jax.windows.PRESETS`.
     """
-    return jnp.concatenate([window(hu) for window in windows.PRESETS[preset]], axis=-1)
+    channels = windows.PRESETS[preset]
+    if len(set(channels)) == 1:
+        return jnp.repeat(channels[0](hu), len(channels), axis=-1)
+    return jnp.concatenate([window(hu) for window in channels], axis=-1)
 
 
 def resize_image(image: jax.Array, size: int) -> jax.Array:
