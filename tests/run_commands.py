@@ -14,6 +14,7 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from configs import smoke
+from mbh_jax import predict
 from mbh_jax.data.loader import Loader
 from mbh_jax.evaluate import evaluate
 from mbh_jax.runtime.parallel import create_parallel
@@ -198,3 +199,13 @@ def assert_same_numbers(ours: Path, theirs: Path) -> None:
     """The tables of two runs hold the same numbers within rounding."""
     for (name, found), expected in zip(tables(ours).items(), tables(theirs).values(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=2e-4, atol=1e-5, err_msg=name)
+
+
+def predict_exit_code(workdir: Path, scans: Path, output: Path, *more: str) -> int:
+    """The exit code of mbh_jax.predict, in this process."""
+    given = [f"--model={workdir}", f"--input={scans}", f"--output={output}", *more]
+    try:
+        predict.main(given)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0

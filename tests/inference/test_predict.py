@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 import run_commands
 from etils import epath
+from run_commands import predict_exit_code as run
 from tiny_ct import nifti_bytes, tiny_volume
 
 import mbh_jax
-from mbh_jax import evaluate, predict
+from mbh_jax import evaluate
 from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
 from mbh_jax.imageio.readers import find_scans
@@ -21,16 +22,6 @@ from mbh_jax.runtime.parallel import compile_eval_step, create_parallel
 from mbh_jax.training import network
 from mbh_jax.training.initialize import initialize_workdir
 from mbh_jax.training.steps import create_mask_step
-
-
-@pytest.fixture(scope="module")
-def workdir(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was initialized and not trained; its masks hold several classes."""
-    config = run_commands.tiny_config(tiny_dataset_dir, model__norm="none")
-    path = tmp_path_factory.mktemp("model") / "run"
-    variables = jax.tree.map(lambda leaf: leaf + 0.05, network.create_network(config).init())
-    initialize_workdir(config, epath.Path(path), variables, create_parallel("jit"))
-    return path
 
 
 @pytest.fixture
@@ -42,16 +33,6 @@ def scans(tmp_path: Path) -> Path:
         (folder / name).write_bytes(nifti_bytes(tiny_volume(number, 5)[0]))
     (folder / "bad.nii.gz").write_bytes(b"no NIfTI")
     return folder
-
-
-def run(workdir: Path, scans: Path, output: Path, *more: str) -> int:
-    """The exit code of the command."""
-    given = [f"--model={workdir}", f"--input={scans}", f"--output={output}", *more]
-    try:
-        predict.main(given)
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_masks_are_those_that_evaluation_scores(workdir: Path, tiny_dataset_dir: Path) -> None:

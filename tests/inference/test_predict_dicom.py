@@ -5,46 +5,21 @@ import json
 from pathlib import Path
 
 import dicom_files
-import jax
 import nibabel
 import numpy as np
 import pydicom
 import pytest
-import run_commands
 from dicom_files import head, positions, series_tags, write_head, write_series
-from etils import epath
+from run_commands import predict_exit_code as run
 from tiny_ct import nifti_bytes, tiny_volume
 
 import mbh_jax
-from mbh_jax import predict
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
-from mbh_jax.runtime.parallel import create_parallel
-from mbh_jax.training import network
-from mbh_jax.training.initialize import initialize_workdir
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: the dicom extra")
 
 SECRETS = (b"DOE", b"JANE", b"PID-4711", b"19560102", b"20260304", b"ACC-815")
-
-
-@pytest.fixture(scope="module")
-def workdir(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was initialized and not trained; its masks hold several classes."""
-    config = run_commands.tiny_config(tiny_dataset_dir, model__norm="none")
-    path = tmp_path_factory.mktemp("model") / "run"
-    variables = jax.tree.map(lambda leaf: leaf + 0.05, network.create_network(config).init())
-    initialize_workdir(config, epath.Path(path), variables, create_parallel("jit"))
-    return path
-
-
-def run(workdir: Path, scans: Path, output: Path, *more: str) -> int:
-    """The exit code of the command."""
-    try:
-        predict.main([f"--model={workdir}", f"--input={scans}", f"--output={output}", *more])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_a_disc_of_mixed_series_beside_nifti(
