@@ -15,8 +15,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mbh_jax import keys, models, windows
+from mbh_jax import keys, models
 from mbh_jax.errors import UserError
+from mbh_jax.imageio import windows
 from mbh_jax.keys import Key, flatten
 from mbh_jax.models.architecture import Architecture
 from mbh_jax.optimization.losses import LOSSES

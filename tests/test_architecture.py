@@ -11,7 +11,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[1]
 
-BASE = ("errors", "files", "keys", "labels", "log", "windows")
+BASE = ("errors", "files", "keys", "labels", "log")
 LIBRARY = ("data", "evaluation", "imageio", "models", "optimization", "reporting", "runtime")
 MAY_IMPORT = {
     **dict.fromkeys(BASE, ()),
@@ -23,8 +23,8 @@ MAY_IMPORT = {
     "optimization": BASE,
     "evaluation": (*BASE, "imageio"),
     "data": (*BASE, "imageio", "runtime"),
-    "reporting": (*BASE, "evaluation"),
-    "config": (*BASE, "models", "optimization", "runtime"),
+    "reporting": (*BASE, "evaluation", "imageio"),
+    "config": (*BASE, "imageio", "models", "optimization", "runtime"),
     "training": (*BASE, *LIBRARY, "config"),
     "cli": (*BASE, "config", "reporting", "runtime", "training"),
     "inference": (*BASE, *LIBRARY, "training"),

@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from mbh_jax import windows
+from mbh_jax.imageio import windows
 
 
 def apply_windows(hu: jax.Array, preset: str) -> jax.Array:
@@ -11,7 +11,7 @@ def apply_windows(hu: jax.Array, preset: str) -> jax.Array:
 
     Args:
         hu: any number type.
-        preset: a key of `mbh_jax.windows.PRESETS`.
+        preset: a key of `mbh_jax.imageio.windows.PRESETS`.
     """
     channels = windows.PRESETS[preset]
     if len(set(channels)) == 1:

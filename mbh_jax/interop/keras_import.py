@@ -21,8 +21,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mbh_jax import cli, windows
+from mbh_jax import cli
 from mbh_jax.errors import UserError
+from mbh_jax.imageio import windows
 from mbh_jax.interop.keras_graph import (
     ExpectedLayer,
     KerasLayer,

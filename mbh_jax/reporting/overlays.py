@@ -8,7 +8,8 @@ import numpy as np
 from etils import epath
 from PIL import Image, ImageDraw, ImageFont
 
-from mbh_jax import files, windows
+from mbh_jax import files
+from mbh_jax.imageio import windows
 from mbh_jax.labels import FOREGROUND, LABELS
 
 _TILE = 256

@@ -15,10 +15,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mbh_jax import config as config_keys
-from mbh_jax import models, windows
+from mbh_jax import models
 from mbh_jax.data import preprocess
 from mbh_jax.errors import UserError
 from mbh_jax.files import CONFIG_FILE
+from mbh_jax.imageio import windows
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import bundle
