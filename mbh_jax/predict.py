@@ -37,8 +37,9 @@ def predict_scans(
     batch_size: int = 4,
     mirror: bool = False,
     overwrite: bool = False,
+    html: bool = False,
 ) -> list[str]:
-    """Predicts scans that are not predicted yet, and writes volumes.csv over all of them.
+    """Predicts scans that are not predicted yet; writes volumes.csv and report.json over all.
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
     with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
@@ -52,6 +53,8 @@ def predict_scans(
         batch_size: slices predicted at a time.
         mirror: also predict every slice mirrored left to right, and average.
         overwrite: predict scans again whose results are there.
+        html: also write `<name>.html`, a page that shows scan and mask, also of scans that are
+            predicted already.
 
     Returns:
         What was wrong with the scans that could not be predicted, a line each.
@@ -82,6 +85,7 @@ def predict_scans(
         ],
         "mirror": mirror,
     }
+    results.check_names(scans)
     left = scans if overwrite else [s for s in scans if not results.is_done(output, s, made_by)]
     if len(left) < len(scans):
         log.info("%d of %d scans are done already", len(scans) - len(left), len(scans))
@@ -101,11 +105,25 @@ def predict_scans(
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(
-                    results.write_results, output, scan, prediction, made_by, __version__
+                    results.write_results,
+                    output,
+                    scan,
+                    prediction,
+                    made_by,
+                    __version__,
+                    html=html,
                 )
             progress.update(number)
         if writing is not None:
             writing.result()
+        if html:
+            predicted = {scan.name for scan in left}
+            for scan in (one for one in scans if one.name not in predicted):
+                stop.raise_if_set()
+                try:
+                    results.write_missing_page(output, scan)
+                except UserError as error:
+                    problems.append(str(error))
     results.write_table(output, scans, made_by)
     return problems
 
@@ -174,6 +192,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--overwrite", action="store_true", help="predict scans again whose results are there"
     )
+    parser.add_argument(
+        "--html", action="store_true", help="also write a page for each scan that shows its mask"
+    )
     chosen = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
@@ -189,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             batch_size=chosen.batch_size,
             mirror=chosen.tta == "mirror",
             overwrite=chosen.overwrite,
+            html=chosen.html,
         )
         done = len(scans) - len(problems)
         print(f"{done} of {len(scans)} scans: masks, pictures and volumes.csv in {chosen.output}")

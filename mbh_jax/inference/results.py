@@ -5,21 +5,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mbh_jax import files
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import nifti, seg
 from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import Scan
+from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference.predictor import Prediction
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.log import log
 from mbh_jax.reporting.scan_sheet import DISCLAIMER, scan_sheet
+from mbh_jax.reporting.viewer.embed import Grid
+from mbh_jax.reporting.viewer.page import write_page
 
 CSV_COLUMNS = (
     "scan",
     *(f"{CLASS_NAMES[label]}_ml" for label in FOREGROUND),
     *("any_ml", "slices_with_blood", "largest_lesion_ml", "largest_lesion_abc2_ml", "warnings"),
 )
+
+REPORT_FILE = "report.json"
+"""The reports of all scans."""
+
+
+def check_names(scans: Sequence[Scan]) -> None:
+    """Refuses a scan whose report would have the name of the report of all scans.
+
+    Raises:
+        UserError: there is one.
+    """
+    for scan in scans:
+        if f"{scan.name}.json".lower() == REPORT_FILE:
+            raise UserError(f"{scan.path}: {REPORT_FILE} is the report of all scans: rename it")
 
 
 def is_done(output: Path, scan: Scan, made_by: dict[str, Any]) -> bool:
@@ -51,7 +70,13 @@ def _read_report(path: Path) -> dict[str, Any] | None:
 
 
 def write_results(
-    output: Path, scan: Scan, prediction: Prediction, made_by: dict[str, Any], version: str
+    output: Path,
+    scan: Scan,
+    prediction: Prediction,
+    made_by: dict[str, Any],
+    version: str,
+    *,
+    html: bool = False,
 ) -> None:
     """Writes the results of a scan, the report last.
 
@@ -61,6 +86,7 @@ def write_results(
         prediction: what was found.
         made_by: models and settings, by which a later call knows these results again.
         version: of this program, for DICOM.
+        html: also write a page that shows the scan and its mask.
     """
     volume, mask = prediction.volume, prediction.mask
     nifti.write_label(output / f"{scan.name}.nii.gz", mask, volume)
@@ -83,7 +109,33 @@ def write_results(
         report["dicom_seg"] = _write_seg(
             path, scan.series, prediction, model=model, version=version
         )
+    page = output / f"{scan.name}.html"
+    page.unlink(missing_ok=True)  # Of another mask.
+    if html:
+        _write_page(page, volume, mask, files.json_ready(report))
     files.write_json(output / f"{scan.name}.json", report)
+
+
+def write_missing_page(output: Path, scan: Scan) -> None:
+    """Writes the page of a scan that was predicted without one; does nothing if it is there.
+
+    Raises:
+        UserError: the scan or its mask cannot be read, or they do not fit together any more.
+    """
+    page = output / f"{scan.name}.html"
+    if page.is_file():
+        return
+    report = _read_report(output / f"{scan.name}.json")
+    assert report is not None, "only of a scan that is done"
+    path = output / f"{scan.name}.nii.gz"
+    volume, (mask, _) = scan.read(), nifti.read_label(path)
+    if mask.shape != volume.shape:
+        raise UserError(f"{path}: not of the grid of {scan.path}: give --overwrite")
+    _write_page(page, volume, mask, report)
+
+
+def _write_page(path: Path, volume: Volume, mask: np.ndarray, report: dict[str, Any]) -> None:
+    write_page(path, Grid(volume.hu, mask, volume.affine), report)
 
 
 def _write_seg(
@@ -104,12 +156,16 @@ def _write_seg(
 
 
 def write_table(output: Path, scans: Sequence[Scan], made_by: dict[str, Any]) -> None:
-    """Writes volumes.csv, a row for each scan that was predicted by these models and settings."""
-    rows = []
+    """Writes volumes.csv and report.json over the scans predicted by these models and settings.
+
+    volumes.csv has a row for each scan, report.json is a list of their reports.
+    """
+    rows, reports = [], []
     for scan in scans:
         report = _read_report(output / f"{scan.name}.json")
         if report is None or report["made_by"] != files.json_ready(made_by):
             continue
+        reports.append(report)
         found = report["classes"]
         rows.append(
             {
@@ -122,4 +178,5 @@ def write_table(output: Path, scans: Sequence[Scan], made_by: dict[str, Any]) ->
                 "warnings": "; ".join(report["warnings"]),
             }
         )
+    files.write_json(output / REPORT_FILE, reports)
     files.write_csv(output / "volumes.csv", CSV_COLUMNS, rows)

@@ -62,7 +62,7 @@ def test_a_folder_is_predicted_once_and_bad_scans_are_named(
     results = {
         f"{name}.{end}" for name in ("a", "b", "ward_c") for end in ("json", "nii.gz", "png")
     }
-    assert names == {*results, "volumes.csv"}
+    assert names == {*results, "report.json", "volumes.csv"}
     with (output / "volumes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["scan"] for row in rows] == ["a", "b", "ward_c"]

@@ -86,9 +86,9 @@ def test_a_disc_of_mixed_series_beside_nifti(
 
     # Its own results are no input of a second run, which has nothing to do.
     damaged.unlink()
-    before = {path: path.stat().st_mtime_ns for path in output.glob("*.json")}
+    before = {path: path.stat().st_mtime_ns for path in output.glob("*_*.json")}
     assert run(workdir, disc, output) == 0
-    assert {path: path.stat().st_mtime_ns for path in output.glob("*.json")} == before
+    assert {path: path.stat().st_mtime_ns for path in output.glob("*_*.json")} == before
 
 
 def test_a_chosen_series(workdir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -113,7 +113,7 @@ def test_no_blood_no_segmentation(
     write_head(tmp_path / "in", 3)
     output = tmp_path / "out"
     assert run(workdir, tmp_path / "in", output) == 0
-    (report_path,) = output.glob("*.json")
+    (report_path,) = output.glob("Head*.json")
     assert len(list(output.glob("*.seg.dcm"))) == 1
     monkeypatch.setattr(Predictor, "predict_mask", lambda self, hu: np.zeros(hu.shape, np.uint8))
     assert run(workdir, tmp_path / "in", output, "--overwrite") == 0
@@ -125,7 +125,7 @@ def test_no_blood_no_segmentation(
 def test_a_series_that_segmentations_cannot_refer_to(workdir: Path, tmp_path: Path) -> None:
     write_head(tmp_path / "in", 3, tags=series_tags(FrameOfReferenceUID=None))
     assert run(workdir, tmp_path / "in", tmp_path / "out") == 0
-    (report_path,) = (tmp_path / "out").glob("*.json")
+    (report_path,) = (tmp_path / "out").glob("Head*.json")
     said = json.loads(report_path.read_text())["dicom_seg"]
     assert said.startswith("not written: its files have no FrameOfReferenceUID")
 
