@@ -52,6 +52,7 @@ def export(
     Raises:
         UserError: there is no such network, it cannot be written so, or the file is there.
     """
+    from mbh_jax.data import spacing
     from mbh_jax.interop import model_card, onnx_export, stablehlo_export
     from mbh_jax.runtime.parallel import create_parallel
     from mbh_jax.training import bundle
@@ -74,7 +75,13 @@ def export(
         with Checkpoints(source, parallel) as checkpoints:
             record = checkpoints.last_record()
         dataset = record["dataset"] if record is not None else None
-        facts = bundle.Facts(checkpoint, trained.step, dataset, mbh_jax.__version__)
+        facts = bundle.Facts(
+            checkpoint,
+            trained.step,
+            dataset,
+            mbh_jax.__version__,
+            spacing.to_json(trained.spacing),
+        )
         name = source.name or Path.cwd().name
         card = model_card.model_card(name, trained, facts, source, licence)
     if form == "bundle":

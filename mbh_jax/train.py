@@ -1,12 +1,16 @@
 """Training, from a configuration to a trained network."""
 
 import time
+from typing import Any
 
 import jax
+import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
 from mbh_jax import config as config_keys
+from mbh_jax.data import spacing
+from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.loader import Loader
 from mbh_jax.data.order import steps_per_epoch
 from mbh_jax.errors import Stopped
@@ -74,8 +78,11 @@ def train(
         # A run killed after an epoch's checkpoint may lack what is written after it.
         must_report = bool(record.history) and not record.batch
 
+        trained_on = _describe_data(index, train_examples)
+
         def save_last(state: TrainState, record: RunRecord) -> None:
-            checkpoints.save_last(state, int(state.step), record.to_json(config, index.fingerprint))
+            whole = record.to_json(config, index.fingerprint) | trained_on
+            checkpoints.save_last(state, int(state.step), whole)
 
         with (
             RunFiles(
@@ -152,13 +159,19 @@ def train(
                 # The whole state after the best variables: a run killed between takes the epoch
                 # again. Both before what people look at, whose failure costs no epoch.
                 if record.early_stopping.has_improved:
-                    trained_on = {"dataset": index.fingerprint}
                     checkpoints.save_best(state.variables, entry["step"], entry | trained_on)
                 save_last(state, record)
                 progress.message(epoch_log.line(entry, record.early_stopping.has_improved))
                 report(state, record)
         if message := record.early_stop(config.train.num_epochs):
             log.info(message)
+
+
+def _describe_data(index: SliceIndex, examples: np.ndarray) -> dict[str, Any]:
+    """What a checkpoint says of the data that its weights are trained on."""
+    volumes = [index.volumes[number] for number in np.unique(index.volume[examples])]
+    seen = spacing.training_spacing(volumes)
+    return {"dataset": index.fingerprint, "training_spacing": spacing.to_json(seen)}
 
 
 def _learning_rate(training: Training, state: TrainState) -> float:

@@ -24,15 +24,17 @@ from run_commands import (
 from tiny_ct import enlarge_one_volume
 
 from configs import smoke
+from mbh_jax import export
 from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
 from mbh_jax.reporting.run_files import RunFiles
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
 from mbh_jax.train import train
-from mbh_jax.training import epoch_log
+from mbh_jax.training import bundle, epoch_log
 from mbh_jax.training.checkpoints import Checkpoints
 from mbh_jax.training.initialize import initialize_from
+from mbh_jax.training.network import restore_network
 from mbh_jax.training.preview import Preview
 from mbh_jax.training.validation import validate
 
@@ -113,6 +115,28 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+
+
+def test_the_spacing_of_the_training_data_goes_with_the_weights(
+    undisturbed: Path, tiny_dataset_dir: Path, tmp_path: Path
+) -> None:
+    """Into both checkpoints, and into a bundle and its model card."""
+    (metadata,) = tiny_dataset_dir.rglob("metadata.json")
+    rows = [row for row in json.loads(metadata.read_text())["volumes"] if row["split"] == "train"]
+    slice_mm = [row["spacing_mm"][2] for row in rows]
+    pixel_mm = [row["spacing_mm"][0] for row in rows]
+    export.export(undisturbed, tmp_path / "net.zip")
+    sources = ((undisturbed, "best"), (undisturbed, "last"), (tmp_path / "net.zip", "best"))
+    for path, checkpoint in sources:
+        found = restore_network(
+            epath.Path(path), create_parallel("jit"), checkpoint=checkpoint
+        ).spacing
+        assert found is not None
+        expected = min(slice_mm), np.median(slice_mm), max(slice_mm)
+        np.testing.assert_allclose(found.slice_mm, expected, rtol=1e-5)
+        np.testing.assert_allclose(found.pixel_mm.median, np.median(pixel_mm), rtol=1e-5)
+    card = bundle.read_card(tmp_path / "net.zip")
+    assert f"Distance of slices {np.median(slice_mm):.3g} mm (" in card
 
 
 def test_best_checkpoint_is_of_the_lowest_validation_loss(

@@ -123,6 +123,11 @@ def read_volume(series: Series) -> Volume:
     unscaled = []
     if any(one.rescale is None for one in stack.slices):
         unscaled = ["the files do not say how values become HU: they are taken as HU"]
+    contrast = []
+    if any(one.has_contrast for one in stack.slices):
+        contrast = [
+            "the files name a contrast agent: vessels, dura and tumours may be taken for blood"
+        ]
     axcodes = axcodes_of(stack.affine)
     stored = hu.transpose(2, 1, 0)
     return Volume(
@@ -130,7 +135,7 @@ def read_volume(series: Series) -> Volume:
         turn_affine_to_program(stack.affine, stored.shape),
         axcodes,
         stack.slice_mm,
-        (*stack.notes, *unscaled),
+        (*stack.notes, *unscaled, *contrast),
     )
 
 

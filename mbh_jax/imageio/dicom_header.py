@@ -22,8 +22,16 @@ _OTHER_BODY_PARTS = re.compile(
     "ABDOMEN|ABDOMENPELVIS|ANKLE|ARM|BREAST|CHEST|COLON|ELBOW|EXTREMITY|FEMUR|FOOT|HAND|HEART|HIP|"
     "KIDNEY|KNEE|LEG|LIVER|LUNG|PELVIS|SHOULDER|[LST]?SPINE|THORAX|WRIST"
 )
+_NO_CONTRAST = re.compile(
+    "0|N|NO|NONE|NIL|NEG(ATIVE)?|FALSE|PLAIN|NATIVE?|UNENHANCED|NOT?_?(APPLICABLE|GIVEN|USED)|N_?A|"
+    "(NO|NON|WITHOUT|W_?O)_?(IV_?)?CONTRAST(_.*)?|NONCON",
+    re.IGNORECASE,
+)
+"""How scanners say in the name of the contrast agent that there was none; "_" for punctuation."""
 _TAGS = [
     "BodyPartExamined",
+    "ContrastBolusAgent",
+    "ContrastBolusAgentSequence",
     "FrameOfReferenceUID",
     "ImageOrientationPatient",
     "ImagePositionPatient",
@@ -64,6 +72,7 @@ class Slice:
         instance_number: of the file.
         frame_of_reference: what positions refer to.
         body_part: as the file says, or an empty text.
+        has_contrast: whether the file names a contrast agent.
         shape: rows, columns.
         orientation: (2, 3), unit vectors along a row and along a column, LPS+.
         position_mm: (3,), centre of the first pixel, LPS+.
@@ -82,6 +91,7 @@ class Slice:
     instance_number: int
     frame_of_reference: str
     body_part: str
+    has_contrast: bool
     shape: tuple[int, int]
     orientation: np.ndarray
     position_mm: np.ndarray
@@ -211,6 +221,7 @@ def _images(
             int(_number([header], "InstanceNumber") or 0),
             str(header.get("FrameOfReferenceUID") or ""),
             str(header.get("BodyPartExamined") or "").upper(),
+            _has_contrast(header),
             shape,
             orientation.reshape(2, 3),
             position,
@@ -220,6 +231,14 @@ def _images(
             None if slope is intercept is None else (slope or 1.0, intercept or 0.0),
             None if padding is None else int(padding),
         )
+
+
+def _has_contrast(header: Any) -> bool:
+    """Whether a header names a contrast agent; scanners also write that there was none."""
+    if header.get("ContrastBolusAgentSequence"):
+        return True
+    agent = name_part(header.get("ContrastBolusAgent"))
+    return bool(agent) and not _NO_CONTRAST.fullmatch(agent)
 
 
 def other_body_part(body_part: str) -> bool:

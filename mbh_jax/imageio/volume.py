@@ -126,6 +126,19 @@ def voxel_volume_ml(affine: np.ndarray) -> float:
     return float(abs(np.linalg.det(np.asarray(affine, np.float64)[:3, :3])) / 1000.0)
 
 
+def pixel_area_mm2(affine: np.ndarray) -> float:
+    """Area of one pixel of a slice in square mm, by an affine."""
+    return float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
+
+
+def gantry_tilt_deg(affine: np.ndarray) -> float:
+    """Angle in degrees between the step from slice to slice and the normal of the slices."""
+    step = affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    normal = np.cross(affine[:3, 0], affine[:3, 1]) / pixel_area_mm2(affine)
+    across = np.linalg.norm(np.cross(step, normal))
+    return float(np.rad2deg(np.arctan2(across, abs(step @ normal))))
+
+
 def affine_distance_mm(first: np.ndarray, second: np.ndarray, shape: tuple[int, ...]) -> float:
     """How far apart two affines put the same voxel, at most, over a grid of `shape` (i, j, k)."""
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.asarray(shape) - 1)

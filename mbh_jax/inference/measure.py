@@ -1,11 +1,14 @@
 """What a mask says about a scan: millilitres, lesions, the ABC/2 estimate, and what to doubt."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
-from mbh_jax.imageio.volume import Volume, affine_spacing_mm, voxel_volume_ml
+from mbh_jax.data.spacing import TrainingSpacing, lengths
+from mbh_jax.evaluation.abc2 import abc2_ml
+from mbh_jax.imageio.volume import Volume, gantry_tilt_deg, pixel_area_mm2, voxel_volume_ml
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 MIN_COVERAGE_MM = 80.0
@@ -16,6 +19,12 @@ HEAD_HU = (0, 80)
 
 MIN_HEAD_FRACTION = 0.01
 """Least fraction of the voxels of a head scan in that range."""
+
+MIN_TILT_DEG = 1.0
+"""A gantry tilt from which the scan's affine counts as sheared."""
+
+FAR_FACTOR = 1.5
+"""Spacing this many times below the least or above the greatest of training is far from it."""
 
 _NEIGHBOURS = np.ones((3, 3, 3), bool)
 """26-connectivity: voxels that share a face, an edge or a corner are one lesion."""
@@ -29,9 +38,8 @@ class Measurement(NamedTuple):
         num_slices: slices that hold it.
         num_lesions: connected components (26-connectivity).
         largest_lesion_ml: volume of the largest one; 0 without any.
-        abc2_ml: the ABC/2 estimate of the largest lesion: A its largest diameter in a slice, B the
-            largest width at right angles to it, C the sum of its slices' thicknesses (Kothari et
-            al., Stroke 1996, 27:1304), all in centimetres; 0 without any.
+        abc2_ml: the ABC/2 estimate of the largest lesion, see `mbh_jax.evaluation.abc2`; 0 without
+            any.
     """
 
     ml: float
@@ -61,7 +69,7 @@ def measure(
 def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None) -> Measurement:
     if not where.any():
         return Measurement(0.0, 0, 0, 0.0, 0.0)
-    voxel_ml = _pixel_mm2(affine) * _slice_mm(affine, slice_mm, len(where)) / 1000
+    voxel_ml = pixel_area_mm2(affine) * _slice_mm(affine, slice_mm, len(where)) / 1000
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
     lesion_ml = sum(
         ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
@@ -77,49 +85,23 @@ def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | N
     )
 
 
-def abc2_ml(lesion: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None = None) -> float:
-    """The ABC/2 estimate of one lesion in mL, see `Measurement`.
-
-    Args:
-        lesion: (slices, rows, columns) bool.
-        affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
-        slice_mm: see `measure`.
-    """
-    column_mm, row_mm, _ = affine_spacing_mm(affine)
-    areas = lesion.sum(axis=(1, 2))
-    rows, columns = np.nonzero(lesion[int(areas.argmax())])
-    # Corners of the pixels, so that a lesion of one pixel has a diameter.
-    corners = np.concatenate(
-        [
-            np.stack([(columns + x) * column_mm, (rows + y) * row_mm], 1)
-            for x in (0, 1)
-            for y in (0, 1)
-        ]
-    )
-    angles = np.deg2rad(np.arange(0, 180, 3))
-    directions = np.stack([np.cos(angles), np.sin(angles)])
-    along = corners @ directions
-    widths = along.max(0) - along.min(0)
-    longest = int(widths.argmax())
-    a_mm = widths[longest]
-    b_mm = widths[(longest + len(angles) // 2) % len(angles)]
-    c_mm = _slice_mm(affine, slice_mm, len(lesion))[areas > 0].sum()
-    return float(a_mm * b_mm * c_mm / 2 / 1000)
-
-
-def _pixel_mm2(affine: np.ndarray) -> float:
-    return float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
-
-
 def _slice_mm(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:
     """How much each slice stands for along the normal; by the affine unless given."""
     if slice_mm is not None:
         return slice_mm
-    return np.full(num_slices, voxel_volume_ml(affine) * 1000 / _pixel_mm2(affine))
+    return np.full(num_slices, voxel_volume_ml(affine) * 1000 / pixel_area_mm2(affine))
 
 
-def warnings(volume: Volume, mask: np.ndarray) -> list[str]:
-    """What makes a prediction doubtful, one sentence each."""
+def warnings(
+    volume: Volume, mask: np.ndarray, trained_on: Sequence[TrainingSpacing] = ()
+) -> list[str]:
+    """What makes a prediction doubtful, one sentence each.
+
+    Args:
+        volume: the scan.
+        mask: (slices, rows, columns) label values.
+        trained_on: the spacing of the training data of each network, where it is known.
+    """
     found = list(volume.notes)
     coverage_mm = _slice_mm(volume.affine, volume.slice_mm, len(volume.hu)).sum()
     if coverage_mm < MIN_COVERAGE_MM:
@@ -130,8 +112,27 @@ def warnings(volume: Volume, mask: np.ndarray) -> list[str]:
         found.append(
             f"{fraction:.1%} of the voxels are at {low} to {high} HU: this may be no head CT in HU"
         )
+    found += dict.fromkeys(text for spacing in trained_on for text in _far(volume, spacing))
+    tilt_deg = gantry_tilt_deg(volume.affine)
+    if tilt_deg >= MIN_TILT_DEG:
+        found.append(
+            f"the gantry is tilted by {tilt_deg:.1f} degrees: the NIfTI mask has a sheared affine, "
+            "which ITK and SimpleITK refuse"
+        )
     blood = mask > 0
     border = (blood[[0, -1]].any(), blood[:, [0, -1]].any(), blood[:, :, [0, -1]].any())
     if any(border):
         found.append("blood touches the border of the scan: there may be more beyond it")
     return found
+
+
+def _far(volume: Volume, trained_on: TrainingSpacing) -> Iterator[str]:
+    """Says in what a scan's spacing is far from that of a network's training data."""
+    names = "pixels of", "slices every", "a field of view of"
+    found = lengths(volume.affine, volume.shape)
+    for name, value_mm, known in zip(names, found, trained_on, strict=True):
+        if not known.least / FAR_FACTOR <= value_mm <= known.greatest * FAR_FACTOR:
+            yield (
+                f"{name} {value_mm:.3g} mm, and the network was trained on {known.least:.3g} to "
+                f"{known.greatest:.3g} mm: it may do worse here"
+            )

@@ -96,7 +96,8 @@ class Predictor:
             scan = readers.read_scan(Path(scan))
         mask = self.predict_mask(scan.hu)
         measurements = measure(mask, scan.affine, scan.slice_mm)
-        return Prediction(scan, mask, measurements, warnings(scan, mask))
+        trained_on = [one.spacing for one in self.networks if one.spacing is not None]
+        return Prediction(scan, mask, measurements, warnings(scan, mask, trained_on))
 
     def predict_mask(self, hu: np.ndarray) -> np.ndarray:
         """The mask of a scan.

@@ -8,6 +8,7 @@ import jax
 from etils import epath
 from ml_collections import ConfigDict
 
+from mbh_jax.data import spacing
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex
 from mbh_jax.errors import UserError
 from mbh_jax.keys import flatten
@@ -84,6 +85,13 @@ def _training_data(config: ConfigDict, facts: Facts) -> list[str]:
     lines = ["## Training data", ""]
     if facts.dataset is None:
         return [*lines, "Not known: these weights were not trained by this program.", ""]
+    if trained_on := spacing.from_json(facts.training_spacing):
+        names = "Side of a pixel", "Distance of slices", "Field of view"
+        rows = [
+            f"{name} {one.median:.3g} mm ({one.least:.3g} to {one.greatest:.3g})"
+            for name, one in zip(names, trained_on, strict=True)
+        ]
+        lines += [f"{'; '.join(rows)}: median and range over scans.", ""]
     slices = {"all": "All slices", "blood": "The slices with blood"}[config.data.slices]
     lines += [f"{slices} of the split `train` of the dataset with the fingerprint", ""]
     lines += [f"    {facts.dataset}", ""]

@@ -19,6 +19,7 @@ from etils import epath
 from flax import traverse_util
 from ml_collections import ConfigDict
 
+from mbh_jax.data import spacing
 from mbh_jax.errors import UserError
 from mbh_jax.files import CONFIG_FILE
 from mbh_jax.labels import CLASS_NAMES
@@ -42,12 +43,15 @@ class Facts(NamedTuple):
         dataset: fingerprint of the dataset they were trained on, or None where they were not
             trained by this program.
         version: of mbh_jax, which wrote the bundle.
+        training_spacing: of the scans they were trained on, as `mbh_jax.data.spacing.to_json` gives
+            it; None where it is not known.
     """
 
     checkpoint: str
     step: int
     dataset: str | None
     version: str
+    training_spacing: dict[str, list[float]] | None = None
 
 
 def is_bundle(path: epath.PathLike) -> bool:
@@ -113,7 +117,9 @@ def read_facts(path: epath.PathLike) -> Facts:
     try:
         stated = dict(json.loads(text))
         version, classes = stated.pop("format"), stated.pop("classes")
+        stated.setdefault("training_spacing", None)  # Of a bundle from before it was known.
         facts = Facts(**{name: stated[name] for name in Facts._fields})
+        spacing.from_json(facts.training_spacing)
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path}: {FACTS_FILE} is not what an export writes") from None
     if version != FORMAT:

@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from mbh_jax import config as config_keys
 from mbh_jax import models
-from mbh_jax.data import preprocess
+from mbh_jax.data import preprocess, spacing
+from mbh_jax.data.spacing import TrainingSpacing
 from mbh_jax.errors import UserError
 from mbh_jax.files import CONFIG_FILE
 from mbh_jax.imageio import windows
@@ -82,12 +83,14 @@ class TrainedNetwork(NamedTuple):
         step: training steps taken.
         dataset: fingerprint of the dataset it was trained on; None where that is not known, as of
             imported weights.
+        spacing: of the scans it was trained on; None where that is not known.
     """
 
     network: Network
     variables: PyTree
     step: int
     dataset: str | None
+    spacing: TrainingSpacing | None = None
 
 
 def create_network(config: ConfigDict, *, axis_name: str | None = None) -> Network:
@@ -121,10 +124,15 @@ def restore_network(
             raise UserError(f"{workdir} holds the {facts.checkpoint} checkpoint, not the last")
         arrays = bundle.read_variables(workdir, network.shapes())
         variables = jax.tree.map(parallel.hold, arrays)
-        return TrainedNetwork(network, variables, facts.step, facts.dataset)
+        trained_on = spacing.from_json(facts.training_spacing)
+        return TrainedNetwork(network, variables, facts.step, facts.dataset, trained_on)
     with Checkpoints(workdir, parallel) as checkpoints:
         restored = checkpoints.restore_variables(checkpoint, network.shapes())
-    return TrainedNetwork(network, restored.arrays, restored.step, restored.record.get("dataset"))
+    record = restored.record
+    trained_on = spacing.from_json(record.get("training_spacing"))
+    return TrainedNetwork(
+        network, restored.arrays, restored.step, record.get("dataset"), trained_on
+    )
 
 
 def read_config(workdir: epath.Path) -> ConfigDict:

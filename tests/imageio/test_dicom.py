@@ -174,6 +174,19 @@ def test_slope_and_intercept_of_each_slice(tmp_path: Path) -> None:
     assert np.abs(volume.hu - head(5)).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("agent", "is_named"),
+    [("ULTRAVIST 370", True), ("IV", True), ("", False), ("None", False), ("NO CONTRAST", False)],
+)
+def test_a_contrast_agent_is_said_without_its_name(
+    tmp_path: Path, agent: str, is_named: bool
+) -> None:
+    write_head(tmp_path, 2, tags=series_tags(ContrastBolusAgent=agent))
+    notes = read_scan(tmp_path).notes
+    assert [note.split(":")[0] for note in notes] == is_named * ["the files name a contrast agent"]
+    assert not any(agent in note for note in notes if agent)
+
+
 def test_feet_first_and_prone_lie_as_all_others(tmp_path: Path) -> None:
     """Rows that run to the right and columns to the front: both in-plane axes are turned."""
     tags = series_tags(ImageOrientationPatient=[-1, 0, 0, 0, -1, 0])

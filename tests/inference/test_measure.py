@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from mbh_jax.data.spacing import Spread, TrainingSpacing
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference import measure
 
@@ -30,23 +31,6 @@ def test_a_gantry_tilt_changes_the_volume_of_a_voxel() -> None:
     assert measure.measure(mask, tilted)["EDH"].ml == pytest.approx(32 * 1.25e-3 * np.cos(0.3))
 
 
-def test_abc2_of_an_ellipsoid_is_near_its_volume() -> None:
-    """ABC/2 replaces pi/6 by 1/2: 0.955 of the volume."""
-    slices, rows, columns = (
-        np.indices((30, 120, 120)) - np.array([14.5, 59.5, 59.5])[:, None, None, None]
-    )
-    angle = np.deg2rad(30)
-    x = (np.cos(angle) * columns + np.sin(angle) * rows) * 0.5
-    y = (-np.sin(angle) * columns + np.cos(angle) * rows) * 0.5
-    lesion = (x / 25) ** 2 + (y / 15) ** 2 + (slices * 2.0 / 20) ** 2 <= 1
-    affine = np.diag([-0.5, -0.5, 2.0, 1.0])
-    exact_ml = 4 / 3 * np.pi * 25 * 15 * 20 / 1000
-    assert measure.measure(lesion.astype(np.uint8), affine)["EDH"].ml == pytest.approx(
-        exact_ml, rel=0.02
-    )
-    assert measure.abc2_ml(lesion, affine) == pytest.approx(exact_ml * 3 / np.pi, rel=0.05)
-
-
 def test_what_makes_a_prediction_doubtful() -> None:
     hu = np.full((4, 8, 8), -1000, np.int16)
     mask = np.zeros(hu.shape, np.uint8)
@@ -65,7 +49,7 @@ def test_what_makes_a_prediction_doubtful() -> None:
 
 
 def test_slices_of_different_thickness() -> None:
-    """Each slice counts with its own; so does C of ABC/2, and the largest lesion is by volume."""
+    """Each slice counts with its own, and the largest lesion is the one with the most volume."""
     mask = np.zeros((6, 40, 40), np.uint8)
     mask[0, :10, :10] = 2  # 100 voxels in a slice of 5 mm,
     mask[4:, 20:28, 20:30] = 2  # and 2 x 80 in slices of 2 mm: smaller.
@@ -73,15 +57,6 @@ def test_slices_of_different_thickness() -> None:
     found = measure.measure(mask, AFFINE, slice_mm)["IPH"]
     assert found.ml == pytest.approx((100 * 5 + 160 * 2) * 0.25 / 1000)
     assert found.largest_lesion_ml == pytest.approx(100 * 5 * 0.25 / 1000)
-    lesion = np.zeros(mask.shape, bool)
-    lesion[2:5, 4:8, 5:21] = True
-    # A is the diagonal of 8 x 2 mm; C is 2.5 + 2 + 2 mm.
-    ratio = measure.abc2_ml(lesion, AFFINE, slice_mm) / measure.abc2_ml(lesion, AFFINE)
-    assert ratio == pytest.approx(6.5 / 15)
-    tilted = AFFINE.copy()
-    tilted[1, 2], tilted[2, 2] = 5 * np.sin(0.3), 5 * np.cos(0.3)
-    ratio = measure.abc2_ml(lesion, tilted) / measure.abc2_ml(lesion, AFFINE)
-    assert ratio == pytest.approx(np.cos(0.3))
 
 
 def test_what_the_reader_doubts_comes_first() -> None:
@@ -89,3 +64,31 @@ def test_what_the_reader_doubts_comes_first() -> None:
     volume = Volume(hu, AFFINE, "LPS", np.full(20, 3.0), ("slices are missing: somewhere",))
     found = measure.warnings(volume, np.zeros(hu.shape, np.uint8))
     assert found[0] == "slices are missing: somewhere" and "covers 60 mm" in found[1]
+
+
+def test_a_tilted_gantry_is_named_by_its_angle() -> None:
+    tilted = AFFINE.copy()
+    tilted[1, 2], tilted[2, 2] = 5 * np.sin(np.deg2rad(15)), 5 * np.cos(np.deg2rad(15))
+    hu = np.full((20, 8, 8), 30, np.int16)
+    (found,) = measure.warnings(Volume(hu, tilted, "LPS"), np.zeros(hu.shape, np.uint8))
+    assert found.startswith("the gantry is tilted by 15.0 degrees")
+    assert not measure.warnings(Volume(hu, AFFINE, "LPS"), np.zeros(hu.shape, np.uint8))
+
+
+def test_spacing_far_from_that_of_training() -> None:
+    """Within 1.5 times the range nothing is said; slices are resized, so the field counts too."""
+    known = TrainingSpacing(Spread(0.4, 0.5, 0.6), Spread(4, 5, 6), Spread(200, 250, 300))
+
+    def found(pixel_mm: float, slice_mm: float, columns: int) -> list[str]:
+        affine = np.diag([-pixel_mm, -pixel_mm, slice_mm, 1.0])
+        hu = np.full((60, 4, columns), 30, np.int16)
+        volume = Volume(hu, affine, "LPS")
+        # Two networks that say the same say it once.
+        return measure.warnings(volume, np.zeros(hu.shape, np.uint8), [known, known])
+
+    assert found(0.5, 5, 512) == found(0.89, 8.9, 500) == found(0.27, 2.7, 512) == []
+    assert found(0.5, 2.5, 512) == [
+        "slices every 2.5 mm, and the network was trained on 4 to 6 mm: it may do worse here"
+    ]
+    assert [text[:17] for text in found(0.25, 5, 512)] == ["pixels of 0.25 mm", "a field of view o"]
+    assert [text[:15] for text in found(0.5, 5, 200)] == ["a field of view"]
