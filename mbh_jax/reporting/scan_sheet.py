@@ -6,10 +6,15 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mbh_jax.imageio import windows
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
 from mbh_jax.reporting.overlays import overlay
 
 DISCLAIMER = "research only: not a medical device"
+VIEW = (
+    f"brain window, level {windows.BRAIN.level_hu:.0f}, width {windows.BRAIN.width_hu:.0f} HU; "
+    "R: the patient's right"
+)
 MAX_SLICES = 12
 _COLUMNS = 4
 _TILE = 320
@@ -48,7 +53,7 @@ def scan_sheet(
     columns = min(_COLUMNS, len(tiles))
     rows = math.ceil(len(tiles) / columns)
     width = max(columns * (width_px + _MARGIN) + _MARGIN, 640)
-    header_height, footer_height = 86, 30
+    header_height, footer_height = 86, 52
     height = header_height + rows * (height_px + _CAPTION_HEIGHT + _MARGIN) + footer_height
     sheet = Image.new("RGB", (width, height), _BACKGROUND)
     draw = ImageDraw.Draw(sheet)
@@ -62,7 +67,8 @@ def scan_sheet(
         caption = f"slice {index + 1} of {len(hu)}: {', '.join(present) or 'no blood found'}"
         draw.text((left, top), caption, fill=_DIMMED, font=font)
         sheet.paste(tile, (left, top + _CAPTION_HEIGHT))
-    draw.text((_MARGIN, height - 24), f"{_shown(chosen, mask)}{DISCLAIMER}", _DIMMED, font)
+    draw.text((_MARGIN, height - 48), f"{_shown(chosen, mask)}{VIEW}", _DIMMED, font)
+    draw.text((_MARGIN, height - 26), DISCLAIMER, _TEXT, font)
     return np.asarray(sheet)
 
 
@@ -71,7 +77,10 @@ def _tile(hu: np.ndarray, mask: np.ndarray) -> Image.Image:
     enlarge = max(1, _TILE // max(hu.shape))
     hu, mask = (array.repeat(enlarge, 0).repeat(enlarge, 1) for array in (hu, mask))
     picture = Image.fromarray(overlay(hu, mask, alpha=0.25))
-    return picture.reduce(max(1, round(max(hu.shape) / _TILE)))
+    picture = picture.reduce(max(1, round(max(hu.shape) / _TILE)))
+    font = ImageFont.load_default(13)
+    ImageDraw.Draw(picture).text((4, picture.height // 2), "R", _TEXT, font, anchor="lm")
+    return picture
 
 
 def _draw_millilitres(

@@ -114,7 +114,7 @@ function drawBlood() {
   const last = Math.max(scene.num_slices - 1, 1);
   const totals = scene.blood.map((counts) => counts.reduce((sum, count) => sum + count, 0));
   const most = Math.max(...totals, 1);
-  const bar = Math.min(0.7, last / 40);
+  const bar = scene.num_slices > 100 ? 1 : Math.min(0.7, last / 40);
   const parts = [`<rect x="0" y="${height - 1}" width="${last}" height="1" fill="#2b2e36"/>`];
   scene.blood.forEach((counts, slice) => {
     let top = height - 1;
