@@ -29,7 +29,7 @@ def head(slices: int = 8, size: int = 96) -> Grid:
     hu = np.where(inside, 30, -1000) + rng.integers(-5, 6, (slices, size, size))
     hu[:, 90:92, 5:90] = 100  # The table.
     mask = np.zeros(hu.shape, np.uint8)
-    mask[3:6, 45:56, 35:44] = 2
+    mask[3:6, 45:56, 26:35] = 2  # On the right of the patient.
     hu[mask > 0] += 40
     return Grid(hu.astype(np.int16), mask, AFFINE)
 
@@ -120,13 +120,15 @@ def test_a_scan_that_is_too_large_is_halved_or_shown_as_pictures(tmp_path: Path)
 DRIVER = """
 <script>
 const said = [];
-function blue() {  // Pixels that show the mask of class 2, drawn in this task.
+function blue(part = 1) {  // Pixels that show class 2 in this part of the width, from the left.
   viewer.drawScene();
   const { gl } = viewer, { width, height } = gl.canvas;
   const pixels = new Uint8Array(width * height * 4);
   gl.readPixels(0, 0, width, height, gl.RGBA, gl.UNSIGNED_BYTE, pixels);
   let number = 0;
-  for (let i = 0; i < pixels.length; i += 4) number += pixels[i + 2] > pixels[i] + 60;
+  for (let i = 0; i < pixels.length; i += 4) {
+    if ((i / 4) % width < width * part) number += pixels[i + 2] > pixels[i] + 60;
+  }
   return number;
 }
 function note(what) { said.push([what, byId("status").textContent, blue()]); }
@@ -138,6 +140,7 @@ const waiting = setInterval(() => {
   if (byId("status").dataset.state === "loading") return;
   clearInterval(waiting);
   note(byId("status").dataset.state);
+  said.push(["left half", "", blue(0.5)]);
   try {
     key("3"); key("ArrowUp"); key("m"); key("m");
     const { left, top, width, height } = canvas.getBoundingClientRect();
@@ -187,11 +190,14 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
         pytest.skip("Chromium has no WebGL2 here")
     assert found is not None, _status(shown.stdout) + shown.stderr[-2000:]
     said = json.loads(unescape(found[1]))
+    left_half = said.pop(1)[2]
     assert [step[0] for step in said[:5]] == ["ready", "3", "ArrowUp", "m", "m"], said
     text, blue = [step[1] for step in said], [step[2] for step in said]
     assert text[0] == "Slice 4 of 8 · brain window (level 40, width 80)"
     assert text[1].startswith("Slice 4 of 8 · bone window (level 480, width 2500)")
     assert text[2].startswith("Slice 5 of 8")
+    # Radiological: what is on the right of the patient is on the left of the picture.
+    assert left_half == blue[0]
     # The lesion is 9 x 11 of the 78 x 78 pixels, which fill the canvas; key M takes it away.
     assert min(*blue[:3], blue[4]) > 500 and blue[3] == 0
     (_, wheel, _), (_, slider, _), (_, clicked, gone), (_, again, back), address = said[5:]
