@@ -115,6 +115,10 @@ def test_a_scan_that_is_too_large_is_halved_or_shown_as_pictures(tmp_path: Path)
     html = (tmp_path / "a.html").read_text()
     assert "too large for a page that scrolls" in html and "<script" not in html
     assert 'src="data:image/png;base64,' in html and "12.3" in html
+    nothing = dict.fromkeys(report()["classes"], report()["classes"]["EDH"])
+    assert "No blood was found" not in html
+    page.write_page(tmp_path / "a.html", grid, report(classes=nothing), max_bytes=100)
+    assert "No blood was found" in (tmp_path / "a.html").read_text()
 
 
 DRIVER = """
