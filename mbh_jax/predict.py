@@ -13,7 +13,7 @@ if __name__ == "__main__":
 import argparse
 import concurrent.futures
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from mbh_jax import __version__, files
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.imageio import seg
 from mbh_jax.imageio.readers import Scan, find_scans
+from mbh_jax.imageio.volume import Volume
+from mbh_jax.inference.shards import Shard
 from mbh_jax.log import log, start_logging
 from mbh_jax.reporting.scan_sheet import DISCLAIMER
 from mbh_jax.runtime import huge_pages
@@ -34,24 +36,33 @@ def predict_scans(
     output: Path,
     *,
     checkpoint: str = "best",
-    batch_size: int = 4,
+    batch_size: int | None = None,
     mirror: bool = False,
+    use_tiles: bool = False,
+    min_lesion_ml: float = 0.0,
+    save_probabilities: bool = False,
     overwrite: bool = False,
+    shard: Shard | None = None,
 ) -> list[str]:
     """Predicts scans that are not predicted yet, and writes volumes.csv over all of them.
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
     with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
-    says that the scan is done. One scan is read and one is written while a third is on the device.
+    says that the scan is done. One scan is read and one is measured and written while a third is
+    on the device.
 
     Args:
         models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
         scans: what to predict.
         output: folder of the results.
         checkpoint: "best" or "last".
-        batch_size: slices predicted at a time.
+        batch_size: slices predicted at a time; None chooses.
         mirror: also predict every slice mirrored left to right, and average.
+        use_tiles: predict slices that are larger than the network's image size in tiles.
+        min_lesion_ml: remove lesions that are smaller; 0: none.
+        save_probabilities: also write `<name>.npz`, see `mbh_jax.inference.probabilities`.
         overwrite: predict scans again whose results are there.
+        shard: which part of the scans these are; the table is called after it.
 
     Returns:
         What was wrong with the scans that could not be predicted, a line each.
@@ -63,13 +74,22 @@ def predict_scans(
     """
     from mbh_jax.inference import results
     from mbh_jax.inference.predictor import load
+    from mbh_jax.inference.read_ahead import read_ahead
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.training import checksums
 
     if any(scan.series for scan in scans):
         seg.check_installed()
-    predictor = load(*models, checkpoint=checkpoint, batch_size=batch_size, mirror=mirror)
+    predictor = load(
+        *models,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        mirror=mirror,
+        use_tiles=use_tiles,
+        keep_probabilities=save_probabilities,
+        min_lesion_ml=min_lesion_ml,
+    )
     made_by = {
         "models": [
             {
@@ -81,51 +101,45 @@ def predict_scans(
             for model, trained in zip(models, predictor.networks, strict=True)
         ],
         "mirror": mirror,
+        "resolution": "tiles" if use_tiles else "resize",
+        "min_lesion_ml": min_lesion_ml,
     }
-    left = scans if overwrite else [s for s in scans if not results.is_done(output, s, made_by)]
+    output.mkdir(parents=True, exist_ok=True)
+    left = [
+        scan
+        for scan in scans
+        if overwrite
+        or not results.is_done(output, scan, made_by, with_probabilities=save_probabilities)
+    ]
     if len(left) < len(scans):
         log.info("%d of %d scans are done already", len(scans) - len(left), len(scans))
     problems: list[str] = []
+
+    def write(scan: Scan, volume: Volume, found: tuple[Any, Any]) -> None:
+        prediction = predictor.describe(volume, *found)
+        results.write_results(output, scan, prediction, made_by, __version__)
+
     with (
         StopRequest() as stop,
         Progress(len(left), label="predicting") as progress,
         concurrent.futures.ThreadPoolExecutor(1) as writer,
     ):
         writing: concurrent.futures.Future[None] | None = None
-        for number, (scan, volume) in enumerate(_read_ahead(left), 1):
+        for number, (scan, volume) in enumerate(read_ahead(left, predictor.check), 1):
             stop.raise_if_set()
             if isinstance(volume, UserError):
                 problems.append(str(volume))
             else:
-                prediction = predictor.predict(volume)
+                found = predictor.predict_slices(volume.hu)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(
-                    results.write_results, output, scan, prediction, made_by, __version__
-                )
+                writing = writer.submit(write, scan, volume, found)
             progress.update(number)
         if writing is not None:
             writing.result()
-    results.write_table(output, scans, made_by)
+    suffix = "" if shard is None else shard.suffix
+    results.write_table(output, [scan.name for scan in scans], made_by, suffix=suffix)
     return problems
-
-
-def _read_ahead(scans: Sequence[Scan]) -> Iterator[tuple[Scan, Any]]:
-    """Yields each scan and its volume, or the error of reading it, with one being read ahead."""
-
-    def read(scan: Scan) -> Any:
-        try:
-            return scan.read()
-        except UserError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, scans[0]) if scans else None
-        for number, scan in enumerate(scans, 1):
-            assert coming is not None
-            volume = coming.result()
-            coming = reader.submit(read, scans[number]) if number < len(scans) else None
-            yield scan, volume
 
 
 def _model_path(text: str) -> epath.Path:
@@ -145,14 +159,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--model",
         action="append",
-        required=True,
         type=_model_path,
         help="workdir of a run, or a bundle; given several times, their probabilities are averaged",
     )
     parser.add_argument(
         "--input",
         type=files.local_path,
-        required=True,
         help="a scan (NIfTI or DICOM), or a folder with scans at any depth",
     )
     parser.add_argument(
@@ -170,33 +182,96 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="none",
         help="test-time augmentation: average with the mirrored slices (default: none)",
     )
-    parser.add_argument("--batch_size", type=int, default=4, help="slices at a time (default: 4)")
+    parser.add_argument(
+        "--resolution",
+        choices=["resize", "tiles"],
+        default="resize",
+        help="how slices larger than the network's image size are predicted (default: resize)",
+    )
+    parser.add_argument(
+        "--min_lesion_ml",
+        type=float,
+        default=0.0,
+        metavar="ML",
+        help="remove lesions of a class that are smaller than this (default: keep all)",
+    )
+    parser.add_argument(
+        "--save_probabilities",
+        action="store_true",
+        help="also write the probabilities of all classes, as <scan>.npz",
+    )
+    parser.add_argument(
+        "--batch_size", type=int, help="slices at a time (default: 4 on each device)"
+    )
+    parser.add_argument(
+        "--shard",
+        type=Shard.parse,
+        metavar="I/N",
+        help="predict only the I-th of N parts of the scans, from 1/N to N/N",
+    )
+    parser.add_argument(
+        "--merge",
+        action="store_true",
+        help="predict nothing: write volumes.csv over all finished scans in --output, and with "
+        "--input name those that are missing",
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="predict scans again whose results are there"
     )
     chosen = parser.parse_args(arguments)
+    if chosen.merge and (chosen.model or chosen.shard):
+        parser.error("--merge predicts nothing: leave out --model and --shard")
+    if not chosen.merge and not (chosen.model and chosen.input):
+        parser.error("give --model and --input, or --merge")
     start_logging()
     with one_line_errors():
-        from mbh_jax.runtime import xla
-
-        xla.keep_compiled_programs()
-        scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
-        problems = predict_scans(
-            chosen.model,
-            scans,
-            chosen.output,
-            checkpoint=chosen.checkpoint,
-            batch_size=chosen.batch_size,
-            mirror=chosen.tta == "mirror",
-            overwrite=chosen.overwrite,
-        )
-        done = len(scans) - len(problems)
-        print(f"{done} of {len(scans)} scans: masks, pictures and volumes.csv in {chosen.output}")
+        problems = _merge(chosen) if chosen.merge else _predict(chosen)
         print(DISCLAIMER)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
         raise SystemExit(1)
+
+
+def _predict(chosen: argparse.Namespace) -> list[str]:
+    """Predicts what the command line says; returns what was wrong with scans."""
+    from mbh_jax.runtime import xla
+
+    xla.keep_compiled_programs()
+    scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
+    if chosen.shard:
+        number_of_all = len(scans)
+        scans = chosen.shard.of(scans)
+        log.info("shard %d of %d: %d of %d scans", *chosen.shard, len(scans), number_of_all)
+    problems = predict_scans(
+        chosen.model,
+        scans,
+        chosen.output,
+        checkpoint=chosen.checkpoint,
+        batch_size=chosen.batch_size,
+        mirror=chosen.tta == "mirror",
+        use_tiles=chosen.resolution == "tiles",
+        min_lesion_ml=chosen.min_lesion_ml,
+        save_probabilities=chosen.save_probabilities,
+        overwrite=chosen.overwrite,
+        shard=chosen.shard,
+    )
+    done = len(scans) - len(problems)
+    table = f"volumes{chosen.shard.suffix if chosen.shard else ''}.csv"
+    print(f"{done} of {len(scans)} scans: masks, pictures and {table} in {chosen.output}")
+    return problems
+
+
+def _merge(chosen: argparse.Namespace) -> list[str]:
+    """Puts the results of all shards into one table; returns which scans are missing."""
+    from mbh_jax.inference.merge import merge
+
+    expected = None
+    if chosen.input:
+        expected = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
+    number, missing = merge(chosen.output, expected)
+    print(f"{number} scans in {chosen.output / 'volumes.csv'}")
+    return missing
 
 
 if __name__ == "__main__":

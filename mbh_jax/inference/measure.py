@@ -61,12 +61,9 @@ def measure(
 def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None) -> Measurement:
     if not where.any():
         return Measurement(0.0, 0, 0, 0.0, 0.0)
-    voxel_ml = _pixel_mm2(affine) * _slice_mm(affine, slice_mm, len(where)) / 1000
+    voxel_ml = _voxel_ml(affine, slice_mm, len(where))
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
-    lesion_ml = sum(
-        ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
-        for ml, in_slice in zip(voxel_ml, lesions, strict=True)
-    )
+    lesion_ml = _lesion_ml(lesions, num_lesions, voxel_ml)
     largest = int(lesion_ml.argmax())
     return Measurement(
         ml=float(where.sum(axis=(1, 2)) @ voxel_ml),
@@ -74,6 +71,36 @@ def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | N
         num_lesions=num_lesions,
         largest_lesion_ml=float(lesion_ml[largest]),
         abc2_ml=abc2_ml(lesions == largest + 1, affine, slice_mm),
+    )
+
+
+def remove_small_lesions(
+    mask: np.ndarray, min_ml: float, affine: np.ndarray, slice_mm: np.ndarray | None = None
+) -> None:
+    """Turns lesions of a class that are smaller than `min_ml` into background, in place.
+
+    Args:
+        mask: (slices, rows, columns) label values.
+        min_ml: volume of the smallest lesion that stays. A lesion is a connected component
+            (26-connectivity) of one class.
+        affine, slice_mm: see `measure`.
+    """
+    voxel_ml = _voxel_ml(affine, slice_mm, len(mask))
+    for label in FOREGROUND:
+        lesions, num_lesions = ndimage.label(mask == label, _NEIGHBOURS)
+        # A rounding error must not remove a lesion of exactly the smallest volume.
+        is_small = _lesion_ml(lesions, num_lesions, voxel_ml) < min_ml * (1 - 1e-9)
+        mask[np.append(False, is_small)[lesions]] = 0
+
+
+def _lesion_ml(lesions: np.ndarray, num_lesions: int, voxel_ml: np.ndarray) -> np.ndarray:
+    """Volumes of the lesions 1 to `num_lesions` of a label array, given those of each slice."""
+    return sum(
+        (
+            ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
+            for ml, in_slice in zip(voxel_ml, lesions, strict=True)
+        ),
+        np.zeros(num_lesions),
     )
 
 
@@ -109,6 +136,11 @@ def abc2_ml(lesion: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None 
 
 def _pixel_mm2(affine: np.ndarray) -> float:
     return float(np.linalg.norm(np.cross(affine[:3, 0], affine[:3, 1])))
+
+
+def _voxel_ml(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:
+    """Volume of a voxel of each slice."""
+    return _pixel_mm2(affine) * _slice_mm(affine, slice_mm, num_slices) / 1000
 
 
 def _slice_mm(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:
