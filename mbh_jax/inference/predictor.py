@@ -11,7 +11,7 @@ from mbh_jax import files
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import readers
-from mbh_jax.imageio.volume import Volume
+from mbh_jax.imageio.volume import Volume, voxel_volume_ml
 from mbh_jax.inference import tiles
 from mbh_jax.inference.measure import Measurement, measure, remove_small_lesions, warnings
 from mbh_jax.inference.steps import create_prediction_step
@@ -204,8 +204,7 @@ class Predictor:
 
 def has_known_spacing(volume: Volume) -> bool:
     """Whether a volume's affine gives its voxels a size."""
-    size_ml = abs(np.linalg.det(volume.affine[:3, :3]))
-    return bool(np.isfinite(size_ml) and size_ml > 0)
+    return bool(np.isfinite(volume.affine).all() and voxel_volume_ml(volume.affine) > 0)
 
 
 def load(
