@@ -207,7 +207,9 @@ def test_options_on_the_command_line(
 def test_the_program_resizes_nothing_that_fits() -> None:
     """The most probable class is taken of logits that are on the scan's grid already."""
     config = SimpleNamespace(data=SimpleNamespace(image_size=32))
-    net = SimpleNamespace(config=config, logits=lambda variables, hu: _pointwise(hu[:, :32, :32]) * variables)
+    net = SimpleNamespace(
+        config=config, logits=lambda variables, hu: _pointwise(hu[:, :32, :32]) * variables
+    )
     step = create_prediction_step([net])
 
     def operations(size: int) -> str:
