@@ -79,7 +79,7 @@ def start_process(module: str, arguments: Sequence[str], cache: Path) -> tuple[R
     Raises:
         UserError: it failed.
     """
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(cache)}
+    environment = os.environ | {"XDG_CACHE_HOME": str(cache)}
     start_s = time.perf_counter()
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import run_commands
 from etils import epath
+from jax import monitoring
 from run_commands import predict_exit_code as run
 from scipy import ndimage
 from tiny_ct import LAS_AFFINE, nifti_bytes, tiny_volume
@@ -218,3 +219,35 @@ def test_the_program_resizes_nothing_that_fits() -> None:
 
     assert "dot_general" not in operations(32)
     assert "dot_general" in operations(64)  # How JAX resizes linearly.
+
+
+def test_one_program_for_each_image_size_which_is_kept_for_the_next_start(workdir: Path) -> None:
+    events: list[str] = []
+
+    def listen(name: str, **details: object) -> None:
+        events.append(name)
+
+    least = "jax_persistent_cache_min_compile_time_secs"
+    before_s = jax.config.values[least]
+    jax.config.update(least, 0)
+    monitoring.register_event_listener(listen)
+    try:
+        predictor = mbh_jax.load(workdir, batch_size=2)
+        events.clear()
+        for seed, num_slices in enumerate((3, 5, 2, 1)):
+            assert predictor.predict_mask(_hu(seed, num_slices)).shape == (num_slices, 64, 64)
+        requests = "/jax/compilation_cache/compile_requests_use_cache"
+        assert events.count(requests) == 1
+        predictor.predict_mask(_hu(0, 3, size=48))
+        assert events.count(requests) == 2
+        # A new start finds both programs.
+        jax.clear_caches()
+        predictor = mbh_jax.load(workdir, batch_size=2)
+        events.clear()
+        predictor.predict_mask(_hu(0, 3))
+        predictor.predict_mask(_hu(0, 3, size=48))
+        assert events.count("/jax/compilation_cache/cache_hits") == 2
+        assert events.count("/jax/compilation_cache/cache_misses") == 0
+    finally:
+        monitoring.unregister_event_listener(listen)
+        jax.config.update(least, before_s)

@@ -2,14 +2,16 @@
 
 import csv
 import json
+import signal
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
 from run_commands import predict_exit_code as run
 from tiny_ct import nifti_bytes, tiny_volume
 
-from mbh_jax import predict
+from mbh_jax import errors, predict
 from mbh_jax.imageio.readers import Scan
 from mbh_jax.inference.shards import Shard
 
@@ -163,4 +165,28 @@ def test_a_full_disk_is_one_line_and_leaves_whole_files(
     assert {path.name for path in output.iterdir()} == {"a.json", "a.nii.gz", "a.png", "b.nii.gz"}
     monkeypatch.undo()
     assert run(workdir, scans, output) == 0
+    assert _rows(output / "volumes.csv") == list("abcde")
+
+
+def test_sigterm_leaves_whole_files_and_the_next_call_goes_on(
+    workdir: Path, scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes while the second scan is predicted, which is still written."""
+    from mbh_jax.inference.predictor import Predictor
+
+    predict_slices, calls = Predictor.predict_slices, []
+
+    def predict_and_stop(self: Predictor, hu: np.ndarray) -> tuple[np.ndarray, None]:
+        calls.append(hu)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return predict_slices(self, hu)
+
+    monkeypatch.setattr(Predictor, "predict_slices", predict_and_stop)
+    output = tmp_path / "out"
+    assert run(workdir, scans, output) == errors.EXIT_STOPPED
+    whole = {f"{name}.{end}" for name in "ab" for end in ("json", "nii.gz", "png")}
+    assert {path.name for path in output.iterdir()} == whole
+    assert run(workdir, scans, output) == 0
+    assert len(calls) == 5
     assert _rows(output / "volumes.csv") == list("abcde")
