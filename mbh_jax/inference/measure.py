@@ -62,6 +62,7 @@ def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | N
     if not where.any():
         return Measurement(0.0, 0, 0, 0.0, 0.0)
     voxel_ml = _voxel_ml(affine, slice_mm, len(where))
+    where = where[:, *_bounds(where)]  # Blood fills little of a head.
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
     lesion_ml = _lesion_ml(lesions, num_lesions, voxel_ml)
     largest = int(lesion_ml.argmax())
@@ -91,6 +92,12 @@ def remove_small_lesions(
         # A rounding error must not remove a lesion of exactly the smallest volume.
         is_small = _lesion_ml(lesions, num_lesions, voxel_ml) < min_ml * (1 - 1e-9)
         mask[np.append(False, is_small)[lesions]] = 0
+
+
+def _bounds(where: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns of a volume (slices, rows, columns) that hold all that is true in it."""
+    rows, columns = np.nonzero(where.any(axis=(0, 2)))[0], np.nonzero(where.any(axis=(0, 1)))[0]
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _lesion_ml(lesions: np.ndarray, num_lesions: int, voxel_ml: np.ndarray) -> np.ndarray:
