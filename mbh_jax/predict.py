@@ -13,16 +13,19 @@ if __name__ == "__main__":
 import argparse
 import concurrent.futures
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from etils import epath
 
-from mbh_jax import __version__, files
+from mbh_jax import __version__
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.imageio import seg
 from mbh_jax.imageio.readers import Scan, find_scans
+from mbh_jax.imageio.volume import Volume
+from mbh_jax.inference.arguments import parse_arguments
+from mbh_jax.inference.shards import Shard
 from mbh_jax.log import log, start_logging
 from mbh_jax.reporting.scan_sheet import DISCLAIMER
 from mbh_jax.runtime import huge_pages
@@ -34,27 +37,36 @@ def predict_scans(
     output: Path,
     *,
     checkpoint: str = "best",
-    batch_size: int = 4,
+    batch_size: int | None = None,
     mirror: bool = False,
+    use_tiles: bool = False,
+    min_lesion_ml: float = 0.0,
+    save_probabilities: bool = False,
     overwrite: bool = False,
     html: bool = False,
+    shard: Shard | None = None,
 ) -> list[str]:
     """Predicts scans that are not predicted yet; writes volumes.csv and report.json over all.
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
     with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
-    says that the scan is done. One scan is read and one is written while a third is on the device.
+    says that the scan is done. One scan is read and one is measured and written while a third is
+    on the device.
 
     Args:
         models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
         scans: what to predict.
         output: folder of the results.
         checkpoint: "best" or "last".
-        batch_size: slices predicted at a time.
+        batch_size: slices predicted at a time; None chooses.
         mirror: also predict every slice mirrored left to right, and average.
+        use_tiles: predict slices that are larger than the network's image size in tiles.
+        min_lesion_ml: remove lesions that are smaller; 0: none.
+        save_probabilities: also write `<name>.npz`, see `mbh_jax.inference.probabilities`.
         overwrite: predict scans again whose results are there.
         html: also write `<name>.html`, a page that shows scan and mask, also of scans that are
             predicted already.
+        shard: which part of the scans these are; the table is called after it.
 
     Returns:
         What was wrong with the scans that could not be predicted, a line each.
@@ -66,13 +78,22 @@ def predict_scans(
     """
     from mbh_jax.inference import results
     from mbh_jax.inference.predictor import load
+    from mbh_jax.inference.read_ahead import read_ahead
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.training import checksums
 
     if any(scan.series for scan in scans):
         seg.check_installed()
-    predictor = load(*models, checkpoint=checkpoint, batch_size=batch_size, mirror=mirror)
+    predictor = load(
+        *models,
+        checkpoint=checkpoint,
+        batch_size=batch_size,
+        mirror=mirror,
+        use_tiles=use_tiles,
+        keep_probabilities=save_probabilities,
+        min_lesion_ml=min_lesion_ml,
+    )
     made_by = {
         "models": [
             {
@@ -84,35 +105,40 @@ def predict_scans(
             for model, trained in zip(models, predictor.networks, strict=True)
         ],
         "mirror": mirror,
+        "resolution": "tiles" if use_tiles else "resize",
+        "min_lesion_ml": min_lesion_ml,
     }
     results.check_names(scans)
-    left = scans if overwrite else [s for s in scans if not results.is_done(output, s, made_by)]
+    output.mkdir(parents=True, exist_ok=True)
+    left = [
+        scan
+        for scan in scans
+        if overwrite
+        or not results.is_done(output, scan, made_by, with_probabilities=save_probabilities)
+    ]
     if len(left) < len(scans):
         log.info("%d of %d scans are done already", len(scans) - len(left), len(scans))
     problems: list[str] = []
+
+    def write(scan: Scan, volume: Volume, found: tuple[Any, Any]) -> None:
+        prediction = predictor.describe(volume, *found)
+        results.write_results(output, scan, prediction, made_by, __version__, html=html)
+
     with (
         StopRequest() as stop,
         Progress(len(left), label="predicting") as progress,
         concurrent.futures.ThreadPoolExecutor(1) as writer,
     ):
         writing: concurrent.futures.Future[None] | None = None
-        for number, (scan, volume) in enumerate(_read_ahead(left), 1):
+        for number, (scan, volume) in enumerate(read_ahead(left, predictor.check), 1):
             stop.raise_if_set()
             if isinstance(volume, UserError):
                 problems.append(str(volume))
             else:
-                prediction = predictor.predict(volume)
+                found = predictor.predict_slices(volume.hu)
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(
-                    results.write_results,
-                    output,
-                    scan,
-                    prediction,
-                    made_by,
-                    __version__,
-                    html=html,
-                )
+                writing = writer.submit(write, scan, volume, found)
             progress.update(number)
         if writing is not None:
             writing.result()
@@ -124,101 +150,64 @@ def predict_scans(
                     results.write_missing_page(output, scan)
                 except UserError as error:
                     problems.append(str(error))
-    results.write_table(output, scans, made_by)
+    suffix = "" if shard is None else shard.suffix
+    results.write_table(output, [scan.name for scan in scans], made_by, suffix=suffix)
     return problems
-
-
-def _read_ahead(scans: Sequence[Scan]) -> Iterator[tuple[Scan, Any]]:
-    """Yields each scan and its volume, or the error of reading it, with one being read ahead."""
-
-    def read(scan: Scan) -> Any:
-        try:
-            return scan.read()
-        except UserError as error:
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(1) as reader:
-        coming = reader.submit(read, scans[0]) if scans else None
-        for number, scan in enumerate(scans, 1):
-            assert coming is not None
-            volume = coming.result()
-            coming = reader.submit(read, scans[number]) if number < len(scans) else None
-            yield scan, volume
-
-
-def _model_path(text: str) -> epath.Path:
-    try:
-        return files.user_path(text, "--model")
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m mbh_jax.predict",
-        description=(__doc__ or "").splitlines()[0],
-        epilog=DISCLAIMER,
-    )
-    parser.add_argument(
-        "--model",
-        action="append",
-        required=True,
-        type=_model_path,
-        help="workdir of a run, or a bundle; given several times, their probabilities are averaged",
-    )
-    parser.add_argument(
-        "--input",
-        type=files.local_path,
-        required=True,
-        help="a scan (NIfTI or DICOM), or a folder with scans at any depth",
-    )
-    parser.add_argument(
-        "--output", type=files.local_path, required=True, help="folder of the results"
-    )
-    parser.add_argument(
-        "--series",
-        metavar="TEXT",
-        help="of DICOM series, predict only those whose description holds TEXT",
-    )
-    parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
-    parser.add_argument(
-        "--tta",
-        choices=["none", "mirror"],
-        default="none",
-        help="test-time augmentation: average with the mirrored slices (default: none)",
-    )
-    parser.add_argument("--batch_size", type=int, default=4, help="slices at a time (default: 4)")
-    parser.add_argument(
-        "--overwrite", action="store_true", help="predict scans again whose results are there"
-    )
-    parser.add_argument(
-        "--html", action="store_true", help="also write a page for each scan that shows its mask"
-    )
-    chosen = parser.parse_args(arguments)
+    chosen = parse_arguments(arguments, (__doc__ or "").splitlines()[0])
     start_logging()
     with one_line_errors():
-        from mbh_jax.runtime import xla
-
-        xla.keep_compiled_programs()
-        scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
-        problems = predict_scans(
-            chosen.model,
-            scans,
-            chosen.output,
-            checkpoint=chosen.checkpoint,
-            batch_size=chosen.batch_size,
-            mirror=chosen.tta == "mirror",
-            overwrite=chosen.overwrite,
-            html=chosen.html,
-        )
-        done = len(scans) - len(problems)
-        print(f"{done} of {len(scans)} scans: masks, pictures and volumes.csv in {chosen.output}")
+        problems = _merge(chosen) if chosen.merge else _predict(chosen)
         print(DISCLAIMER)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     if problems:
         raise SystemExit(1)
+
+
+def _predict(chosen: argparse.Namespace) -> list[str]:
+    """Predicts what the command line says; returns what was wrong with scans."""
+    from mbh_jax.runtime import xla
+
+    xla.keep_compiled_programs()
+    scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
+    if chosen.shard:
+        number_of_all = len(scans)
+        scans = chosen.shard.of(scans)
+        log.info("shard %d of %d: %d of %d scans", *chosen.shard, len(scans), number_of_all)
+    problems = predict_scans(
+        chosen.model,
+        scans,
+        chosen.output,
+        checkpoint=chosen.checkpoint,
+        batch_size=chosen.batch_size,
+        mirror=chosen.tta == "mirror",
+        use_tiles=chosen.resolution == "tiles",
+        min_lesion_ml=chosen.min_lesion_ml,
+        save_probabilities=chosen.save_probabilities,
+        overwrite=chosen.overwrite,
+        html=chosen.html,
+        shard=chosen.shard,
+    )
+    done = len(scans) - len(problems)
+    table = f"volumes{chosen.shard.suffix if chosen.shard else ''}.csv"
+    print(f"{done} of {len(scans)} scans: masks, pictures and {table} in {chosen.output}")
+    return problems
+
+
+def _merge(chosen: argparse.Namespace) -> list[str]:
+    """Puts the results of all shards into one table; returns which scans are missing."""
+    from mbh_jax.inference.merge import merge
+
+    expected = None
+    if chosen.input:
+        expected = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
+    number, missing = merge(chosen.output, expected)
+    print(f"{number} scans in {chosen.output / 'volumes.csv'}")
+    return missing
 
 
 if __name__ == "__main__":

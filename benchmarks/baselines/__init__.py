@@ -15,6 +15,7 @@ IMPLEMENTATIONS = {
     "flax": ("flax_linen", ""),
     "torch": ("torch_unet", ""),
     "torch_compile": ("torch_unet", "compile"),
+    "onnx": ("onnx_unet", ""),
     "keras": ("keras_unet", ""),
     "keras_xla": ("keras_unet", "xla"),
 }

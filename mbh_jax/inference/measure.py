@@ -69,12 +69,10 @@ def measure(
 def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None) -> Measurement:
     if not where.any():
         return Measurement(0.0, 0, 0, 0.0, 0.0)
-    voxel_ml = pixel_area_mm2(affine) * _slice_mm(affine, slice_mm, len(where)) / 1000
+    voxel_ml = _voxel_ml(affine, slice_mm, len(where))
+    where = where[:, *_bounds(where)]  # Blood fills little of a head.
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
-    lesion_ml = sum(
-        ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
-        for ml, in_slice in zip(voxel_ml, lesions, strict=True)
-    )
+    lesion_ml = _lesion_ml(lesions, num_lesions, voxel_ml)
     largest = int(lesion_ml.argmax())
     return Measurement(
         ml=float(where.sum(axis=(1, 2)) @ voxel_ml),
@@ -83,6 +81,47 @@ def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | N
         largest_lesion_ml=float(lesion_ml[largest]),
         abc2_ml=abc2_ml(lesions == largest + 1, affine, slice_mm),
     )
+
+
+def remove_small_lesions(
+    mask: np.ndarray, min_ml: float, affine: np.ndarray, slice_mm: np.ndarray | None = None
+) -> None:
+    """Turns lesions of a class that are smaller than `min_ml` into background, in place.
+
+    Args:
+        mask: (slices, rows, columns) label values.
+        min_ml: volume of the smallest lesion that stays. A lesion is a connected component
+            (26-connectivity) of one class.
+        affine, slice_mm: see `measure`.
+    """
+    voxel_ml = _voxel_ml(affine, slice_mm, len(mask))
+    for label in FOREGROUND:
+        lesions, num_lesions = ndimage.label(mask == label, _NEIGHBOURS)
+        # A rounding error must not remove a lesion of exactly the smallest volume.
+        is_small = _lesion_ml(lesions, num_lesions, voxel_ml) < min_ml * (1 - 1e-9)
+        mask[np.append(False, is_small)[lesions]] = 0
+
+
+def _bounds(where: np.ndarray) -> tuple[slice, slice]:
+    """The rows and columns of a volume (slices, rows, columns) that hold all that is true in it."""
+    rows, columns = np.nonzero(where.any(axis=(0, 2)))[0], np.nonzero(where.any(axis=(0, 1)))[0]
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def _lesion_ml(lesions: np.ndarray, num_lesions: int, voxel_ml: np.ndarray) -> np.ndarray:
+    """Volumes of the lesions 1 to `num_lesions` of a label array, given those of each slice."""
+    return sum(
+        (
+            ml * np.bincount(in_slice.ravel(), minlength=num_lesions + 1)[1:]
+            for ml, in_slice in zip(voxel_ml, lesions, strict=True)
+        ),
+        np.zeros(num_lesions),
+    )
+
+
+def _voxel_ml(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:
+    """Volume of a voxel of each slice."""
+    return pixel_area_mm2(affine) * _slice_mm(affine, slice_mm, num_slices) / 1000
 
 
 def _slice_mm(affine: np.ndarray, slice_mm: np.ndarray | None, num_slices: int) -> np.ndarray:

@@ -1,21 +1,22 @@
 """Masks of whole scans, from one trained network or from several that vote."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mbh_jax import files
-from mbh_jax.data import preprocess
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import readers
-from mbh_jax.imageio.volume import Volume
-from mbh_jax.inference.measure import Measurement, measure, warnings
+from mbh_jax.imageio.volume import Volume, voxel_volume_ml
+from mbh_jax.inference import tiles
+from mbh_jax.inference.measure import Measurement, measure, remove_small_lesions, warnings
+from mbh_jax.inference.steps import create_prediction_step
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.log import log
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import (
     Parallel,
@@ -24,9 +25,12 @@ from mbh_jax.runtime.parallel import (
     map_batches,
 )
 from mbh_jax.training import memory
-from mbh_jax.training.network import Network, TrainedNetwork, restore_network
+from mbh_jax.training.network import TrainedNetwork, restore_network
 
 PyTree = Any
+
+BATCH_SIZE = 4
+"""Slices that each device predicts at a time, unless another number is given."""
 
 
 class Prediction(NamedTuple):
@@ -37,12 +41,14 @@ class Prediction(NamedTuple):
         mask: (slices, rows, columns) uint8 label values on the same grid.
         measurements: by the short names of the classes, and "any", all blood together.
         warnings: what makes the prediction doubtful, one sentence each.
+        probabilities: (K, slices, rows, columns) float16, by label value, if they were kept.
     """
 
     volume: Volume
     mask: np.ndarray
     measurements: dict[str, Measurement]
     warnings: list[str]
+    probabilities: np.ndarray | None = None
 
     @property
     def ml(self) -> dict[str, float]:
@@ -56,11 +62,16 @@ class Predictor:
     Args:
         networks: trained networks; of several, the mean of their probabilities decides.
         parallel: the devices.
-        batch_size: slices predicted at a time, a multiple of the number of devices.
+        batch_size: slices predicted at a time, a multiple of the number of devices; by default
+            `BATCH_SIZE` on each of them.
         mirror: also predict every slice mirrored left to right, and average the probabilities.
+        use_tiles: predict slices that are larger than a network's image size in overlapping tiles
+            at their own resolution, instead of resizing them.
+        keep_probabilities: predictions hold the probabilities too.
+        min_lesion_ml: lesions of a class that are smaller are removed; 0: none are.
 
     Raises:
-        UserError: the batch size does not divide over the devices.
+        UserError: the batch size does not divide over the devices, or `min_lesion_ml` is negative.
     """
 
     def __init__(
@@ -68,19 +79,34 @@ class Predictor:
         networks: Sequence[TrainedNetwork],
         parallel: Parallel,
         *,
-        batch_size: int = 4,
+        batch_size: int | None = None,
         mirror: bool = False,
+        use_tiles: bool = False,
+        keep_probabilities: bool = False,
+        min_lesion_ml: float = 0.0,
     ):
+        batch_size = BATCH_SIZE * parallel.mesh.size if batch_size is None else batch_size
         if batch_size < 1 or batch_size % parallel.mesh.size:
             raise UserError(
                 f"--batch_size {batch_size}: give a multiple of the {parallel.mesh.size} devices"
             )
+        if not 0 <= min_lesion_ml < float("inf"):
+            raise UserError(f"--min_lesion_ml={min_lesion_ml:g}: give 0 or more millilitres")
         self.networks = tuple(networks)
         self._parallel = parallel
         self._batch_size = batch_size
+        self._use_tiles = use_tiles
+        self._keep_probabilities = keep_probabilities
+        self._min_lesion_ml = min_lesion_ml
+        self._tiled_sizes: set[tuple[int, int]] = set()
         # Variables in one tree, so that a compiled step takes all of them.
         self._variables = [trained.variables for trained in networks]
-        step = create_mask_step([trained.network for trained in networks], mirror=mirror)
+        step = create_prediction_step(
+            [trained.network for trained in networks],
+            mirror=mirror,
+            use_tiles=use_tiles,
+            with_probabilities=keep_probabilities,
+        )
         self._step = compile_eval_step(step, parallel)
 
     def predict(self, scan: Volume | os.PathLike | str) -> Prediction:
@@ -90,17 +116,43 @@ class Predictor:
             scan: a volume, or a file or folder with one scan, NIfTI or DICOM.
 
         Raises:
-            UserError: it cannot be read, or a folder holds several.
+            UserError: it cannot be read, a folder holds several, or `check` refuses it.
         """
         if not isinstance(scan, Volume):
             scan = readers.read_scan(Path(scan))
-        mask = self.predict_mask(scan.hu)
+        self.check(scan)
+        return self.describe(scan, *self.predict_slices(scan.hu))
+
+    def check(self, scan: Volume) -> None:
+        """Refuses a scan whose lesions cannot be measured where small ones are to be removed.
+
+        Raises:
+            UserError: it is one.
+        """
+        if self._min_lesion_ml and not has_known_spacing(scan):
+            raise UserError(
+                "the distances of its pixels and slices are not known, so lesions cannot be "
+                "measured in mL: leave out --min_lesion_ml"
+            )
+
+    def describe(
+        self, scan: Volume, mask: np.ndarray, probabilities: np.ndarray | None = None
+    ) -> Prediction:
+        """What is said about a scan once its slices are predicted: work for the host alone.
+
+        Args:
+            scan: the volume.
+            mask, probabilities: as `predict_slices` returned them; `mask` is changed where small
+                lesions are to be removed.
+        """
+        if self._min_lesion_ml:
+            remove_small_lesions(mask, self._min_lesion_ml, scan.affine, scan.slice_mm)
         measurements = measure(mask, scan.affine, scan.slice_mm)
         trained_on = [one.spacing for one in self.networks if one.spacing is not None]
-        return Prediction(scan, mask, measurements, warnings(scan, mask, trained_on))
+        return Prediction(scan, mask, measurements, warnings(scan, mask, trained_on), probabilities)
 
     def predict_mask(self, hu: np.ndarray) -> np.ndarray:
-        """The mask of a scan.
+        """The mask of a scan, with lesions of every size.
 
         Args:
             hu: (slices, rows, columns) integer Hounsfield units, in the program's orientation
@@ -109,28 +161,68 @@ class Predictor:
         Returns:
             (slices, rows, columns) uint8 label values.
         """
+        return self.predict_slices(hu)[0]
+
+    def predict_slices(self, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """`predict_mask`, and the probabilities if they are kept.
+
+        Returns:
+            (slices, rows, columns) uint8 label values, and (K, slices, rows, columns) float16 or
+            None.
+        """
+        if self._use_tiles:
+            self._note_tiles(*hu.shape[1:])
+        mask = np.empty(hu.shape, np.uint8)
+        probabilities = (
+            np.empty((NUM_CLASSES, *hu.shape), np.float16) if self._keep_probabilities else None
+        )
         batches = slice_batches(hu, self._batch_size)
         with memory.device_memory_errors("give less than --batch_size"):
-            masks = [
-                rows
-                for _, rows in map_batches(self._step, self._variables, batches, self._parallel)
-            ]
-        return np.concatenate(masks)[: len(hu)]
+            found = map_batches(self._step, self._variables, batches, self._parallel)
+            for number, (_, rows) in enumerate(found):
+                start = number * self._batch_size
+                left = len(hu) - start
+                mask[start : start + self._batch_size] = rows["mask"][:left]
+                if probabilities is not None:
+                    by_class = rows["probabilities"][:left].swapaxes(0, 1)
+                    probabilities[:, start : start + self._batch_size] = by_class
+        return mask, probabilities
+
+    def _note_tiles(self, height: int, width: int) -> None:
+        """Logs, once for each image size, what tiles of it show the network."""
+        sizes = sorted({trained.network.config.data.image_size for trained in self.networks})
+        smaller = [size for size in sizes if tiles.is_tiled(height, width, size)]
+        if smaller and (height, width) not in self._tiled_sizes:
+            self._tiled_sizes.add((height, width))
+            log.info(
+                "slices of %d x %d are predicted in tiles of %s at their own resolution: for "
+                "networks that were trained on slices of this resolution",
+                height,
+                width,
+                ", ".join(f"{size} x {size}" for size in smaller),
+            )
+
+
+def has_known_spacing(volume: Volume) -> bool:
+    """Whether a volume's affine gives its voxels a size."""
+    return bool(np.isfinite(volume.affine).all() and voxel_volume_ml(volume.affine) > 0)
 
 
 def load(
     *workdirs: os.PathLike | str,
     checkpoint: str = "best",
-    batch_size: int = 4,
+    batch_size: int | None = None,
     mirror: bool = False,
+    use_tiles: bool = False,
+    keep_probabilities: bool = False,
+    min_lesion_ml: float = 0.0,
 ) -> Predictor:
     """The networks of one or several runs or bundles, ready to predict on this machine's devices.
 
     Args:
         workdirs: the runs' folders, or bundles; of several, their mean probabilities decide.
         checkpoint: "best" or "last".
-        batch_size: slices predicted at a time.
-        mirror: also predict every slice mirrored left to right, and average.
+        batch_size, mirror, use_tiles, keep_probabilities, min_lesion_ml: see `Predictor`.
 
     Raises:
         UserError: one of them holds no run, is no bundle, or has no such checkpoint.
@@ -143,32 +235,12 @@ def load(
         )
         for workdir in workdirs
     ]
-    return Predictor(networks, parallel, batch_size=batch_size, mirror=mirror)
-
-
-def create_mask_step(
-    networks: Sequence[Network], *, mirror: bool
-) -> Callable[[list[PyTree], PyTree], jax.Array]:
-    """A step `(variables of each network, batch) -> (B,H,W) uint8`.
-
-    One network without mirroring predicts what evaluation scores: the most probable class of its
-    resized logits. Otherwise probabilities are averaged, each resized to the scan's grid.
-    """
-
-    def mean_probabilities(variables: list[PyTree], hu: jax.Array) -> jax.Array:
-        probabilities = []
-        for network, weights in zip(networks, variables, strict=True):
-            views = [(hu, False), (hu[:, :, ::-1], True)] if mirror else [(hu, False)]
-            for view, mirrored in views:
-                found = jax.nn.softmax(network.logits(weights, view))
-                found = preprocess.resize_logits(found, *hu.shape[1:3])
-                probabilities.append(found[:, :, ::-1] if mirrored else found)
-        return sum(probabilities[1:], probabilities[0]) / len(probabilities)
-
-    def mask_step(variables: list[PyTree], batch: PyTree) -> jax.Array:
-        hu = batch["image"]
-        if len(networks) == 1 and not mirror:
-            return networks[0].predict(variables[0], hu)
-        return mean_probabilities(variables, hu).argmax(-1).astype(jnp.uint8)
-
-    return mask_step
+    return Predictor(
+        networks,
+        parallel,
+        batch_size=batch_size,
+        mirror=mirror,
+        use_tiles=use_tiles,
+        keep_probabilities=keep_probabilities,
+        min_lesion_ml=min_lesion_ml,
+    )

@@ -1,6 +1,7 @@
 """What a prediction leaves on disk: mask, picture and report of each scan, and a table of all."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import Scan
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference.predictor import Prediction
+from mbh_jax.inference.probabilities import write_probabilities
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.log import log
 from mbh_jax.reporting.scan_sheet import DISCLAIMER, scan_sheet
@@ -26,8 +28,8 @@ CSV_COLUMNS = (
     *("any_ml", "slices_with_blood", "largest_lesion_ml", "largest_lesion_abc2_ml", "warnings"),
 )
 
-REPORT_FILE = "report.json"
-"""The reports of all scans."""
+_REPORT_OF_ALL = re.compile(r"report(_\d+_of_\d+)?", re.IGNORECASE)
+"""The reports of all scans, or of those of a shard, without the suffix."""
 
 
 def check_names(scans: Sequence[Scan]) -> None:
@@ -37,12 +39,14 @@ def check_names(scans: Sequence[Scan]) -> None:
         UserError: there is one.
     """
     for scan in scans:
-        if f"{scan.name}.json".lower() == REPORT_FILE:
-            raise UserError(f"{scan.path}: {REPORT_FILE} is the report of all scans: rename it")
+        if _REPORT_OF_ALL.fullmatch(scan.name):
+            raise UserError(f"{scan.path}: {scan.name}.json is the report of all scans: rename it")
 
 
-def is_done(output: Path, scan: Scan, made_by: dict[str, Any]) -> bool:
-    """Whether a scan has its results.
+def is_done(
+    output: Path, scan: Scan, made_by: dict[str, Any], *, with_probabilities: bool = False
+) -> bool:
+    """Whether a scan has its results, and its probabilities where they are asked for.
 
     Raises:
         UserError: they are of other models or settings.
@@ -57,7 +61,17 @@ def is_done(output: Path, scan: Scan, made_by: dict[str, Any]) -> bool:
         raise UserError(
             f"{path}: made with other models or settings: give --overwrite, or another --output"
         )
-    return True
+    return not with_probabilities or (output / f"{scan.name}.npz").is_file()
+
+
+def finished(output: Path) -> dict[str, dict[str, Any]]:
+    """What made the results of each finished scan of a folder, by the scan's name."""
+    found = {}
+    for path in sorted(output.glob("*.json")):
+        report = _read_report(path)
+        if report is not None and report.get("scan") == path.name.removesuffix(".json"):
+            found[report["scan"]] = report["made_by"]
+    return found
 
 
 def _read_report(path: Path) -> dict[str, Any] | None:
@@ -90,6 +104,11 @@ def write_results(
     """
     volume, mask = prediction.volume, prediction.mask
     nifti.write_label(output / f"{scan.name}.nii.gz", mask, volume)
+    npz = output / f"{scan.name}.npz"
+    if prediction.probabilities is None:
+        npz.unlink(missing_ok=True)  # Of another model.
+    else:
+        write_probabilities(npz, prediction.probabilities, volume)
     sheet = scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)
     files.atomic_write_bytes(output / f"{scan.name}.png", files.png_bytes(sheet))
     report = {
@@ -155,21 +174,29 @@ def _write_seg(
     return f"not written: {reason}"
 
 
-def write_table(output: Path, scans: Sequence[Scan], made_by: dict[str, Any]) -> None:
+def write_table(
+    output: Path, names: Sequence[str], made_by: dict[str, Any], *, suffix: str = ""
+) -> None:
     """Writes volumes.csv and report.json over the scans predicted by these models and settings.
 
     volumes.csv has a row for each scan, report.json is a list of their reports.
+
+    Args:
+        output: folder of the results.
+        names: of the scans.
+        made_by: models and settings.
+        suffix: what both names end with, for the part of the scans that is one shard.
     """
     rows, reports = [], []
-    for scan in scans:
-        report = _read_report(output / f"{scan.name}.json")
+    for name in names:
+        report = _read_report(output / f"{name}.json")
         if report is None or report["made_by"] != files.json_ready(made_by):
             continue
         reports.append(report)
         found = report["classes"]
         rows.append(
             {
-                "scan": scan.name,
+                "scan": name,
                 **{f"{CLASS_NAMES[c]}_ml": found[CLASS_NAMES[c]]["ml"] for c in FOREGROUND},
                 "any_ml": found["any"]["ml"],
                 "slices_with_blood": found["any"]["num_slices"],
@@ -178,5 +205,5 @@ def write_table(output: Path, scans: Sequence[Scan], made_by: dict[str, Any]) ->
                 "warnings": "; ".join(report["warnings"]),
             }
         )
-    files.write_json(output / REPORT_FILE, reports)
-    files.write_csv(output / "volumes.csv", CSV_COLUMNS, rows)
+    files.write_json(output / f"report{suffix}.json", reports)
+    files.write_csv(output / f"volumes{suffix}.csv", CSV_COLUMNS, rows)

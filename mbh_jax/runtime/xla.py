@@ -21,8 +21,15 @@ Many of those it runs on one core, among them all gradients of kernels; Eigen's 
 """
 
 
+MIN_COMPILE_S = 0.1
+"""Programs that take less to compile are not kept. JAX's own limit of one second lets a program be
+compiled at every start on a fast machine and kept on a slow one."""
+
+
 def keep_compiled_programs() -> None:
     """Keeps what XLA compiled for the next start, unless the environment says where or not to."""
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_COMPILE_S)
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     try:

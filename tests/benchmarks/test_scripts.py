@@ -10,6 +10,7 @@ from benchmarks import (
     conv_lowering,
     end_to_end,
     input_pipeline,
+    predict,
     profile_step,
     runner,
     scaling,
@@ -148,3 +149,26 @@ def test_end_to_end_compares_within_each_repeat():
     last = end_to_end.describe(found).splitlines()[-1]
     half = "0.50 (0.50-0.50)"
     assert last == f"| ours / keras | {half} | {half} | {half} | {half} |"
+
+
+def test_predict_counts_what_each_further_scan_takes():
+    run = predict.Run
+    found = {
+        "one scan, empty cache": [run(30.0, 50.0, 2000.0)],
+        "one scan, cached": [run(12.0, 20.0, 1500.0), run(16.0, 24.0, 1600.0)],
+        "4 scans, cached": [run(30.0, 50.0, 1700.0), run(37.0, 57.0, 1650.0)],
+    }
+    lines = predict.describe_command(found, 4).splitlines()
+    assert lines[3] == "| one scan, cached | 14.0 (12.0-16.0) | 22.0 (20.0-24.0) | 1600 |"
+    assert lines[-1] == "| each further scan | 6.5 (6.0-7.0) | 10.5 (10.0-11.0) |  |"
+    phases = predict.describe_phases({"start": 1.0, "device": [2.0, 3.0, 7.0]})
+    assert phases.splitlines()[2:] == ["| start | 1.00 |", "| device | 3.00 (2.00-7.00) |"]
+
+
+def test_predict_leaves_out_frameworks_that_are_not_installed(monkeypatch, capsys):
+    monkeypatch.setitem(predict.MODULES, "onnx", "a_framework_that_nobody_has")
+    monkeypatch.setattr(runner, "run", lambda cases, repeats, seconds: cases)
+    workload = Workload.from_recipe("smoke", "inference", size=16, batch=1, dtype="float32")
+    cases = predict.compare(workload, ["onnx"], {}, repeats=1)
+    assert [case.label for case in cases] == ["ours"]
+    assert "onnx: a_framework_that_nobody_has is not installed in" in capsys.readouterr().out

@@ -126,7 +126,9 @@ def test_no_blood_no_segmentation(
     assert run(workdir, tmp_path / "in", output) == 0
     (report_path,) = output.glob("Head*.json")
     assert len(list(output.glob("*.seg.dcm"))) == 1
-    monkeypatch.setattr(Predictor, "predict_mask", lambda self, hu: np.zeros(hu.shape, np.uint8))
+    monkeypatch.setattr(
+        Predictor, "predict_slices", lambda self, hu: (np.zeros(hu.shape, np.uint8), None)
+    )
     assert run(workdir, tmp_path / "in", output, "--overwrite") == 0
     assert not list(output.glob("*.seg.dcm"))
     assert json.loads(report_path.read_text())["dicom_seg"] == "not written: no blood found"

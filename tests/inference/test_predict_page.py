@@ -34,4 +34,4 @@ def test_pages_of_new_and_of_finished_scans(
 
     (scans / "Report.nii").write_bytes((scans / "a.nii").read_bytes())
     assert run(workdir, scans, output) == 1
-    assert "report.json is the report of all scans: rename it" in capsys.readouterr().err
+    assert "Report.json is the report of all scans: rename it" in capsys.readouterr().err
