@@ -153,7 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--input",
         type=files.local_path,
         required=True,
-        help="a scan (NIfTI or DICOM), or a folder with scans at any depth",
+        help="a scan (NIfTI, MetaImage or DICOM), or a folder with scans at any depth",
     )
     parser.add_argument(
         "--output", type=files.local_path, required=True, help="folder of the results"
