@@ -8,7 +8,6 @@ import gzip
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -19,7 +18,7 @@ from nibabel.spatialimages import HeaderDataError
 
 from mbh_jax.errors import UserError
 from mbh_jax.imageio.nifti_geometry import read_geometry
-from mbh_jax.imageio.volume import axcodes_of
+from mbh_jax.imageio.stored import Header, checked_shape
 
 _NIFTI1_HEADER_BYTES = 348
 _NIFTI2_HEADER_BYTES = 540
@@ -30,29 +29,6 @@ _EXTENSION_BYTES = 1 << 24
 """The most that extensions may take: a header that puts voxels further on is wrong or harmful."""
 _TRAILING_BYTES = 1 << 20
 """Bytes after the voxels that are read, to reach gzip's checksum, and otherwise ignored."""
-_MAX_VOXELS = 1 << 28
-"""1,024 slices of 512 x 512: a header that says more is wrong, or would fill the memory."""
-
-
-@dataclass(frozen=True, eq=False)
-class Header:
-    """What a NIfTI file's header says, as stored.
-
-    Attributes:
-        shape: voxels along the stored axes (i, j, k).
-        affine: (4, 4) float64, stored voxel (i, j, k) to RAS+ mm; see
-            `mbh_jax.imageio.nifti_geometry`.
-        notes: what in the header contradicts itself, in one line each.
-    """
-
-    shape: tuple[int, int, int]
-    affine: np.ndarray
-    notes: tuple[str, ...] = ()
-
-    @property
-    def axcodes(self) -> str:
-        """Where the stored axes point to, such as "LAS"."""
-        return axcodes_of(self.affine)
 
 
 def read_header(source: Path | BinaryIO, name: str | None = None) -> Header:
@@ -182,19 +158,14 @@ def _data_start(header: nibabel.Nifti1Header, header_bytes: int, name: str) -> i
 def _checked_header(header: nibabel.Nifti1Header | nibabel.Nifti2Header, name: str) -> Header:
     with _errors_named(name):
         dtype = header.get_data_dtype()
-        shape = tuple(int(size) for size in header.get_data_shape())
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
+        sizes = header.get_data_shape()
     if dtype.kind not in "iuf":
         raise UserError(f"{name}: voxels of type {dtype} are not single numbers: give a CT volume")
-    if len(shape) != 3 or min(shape) < 1:
-        raise UserError(f"{name}: shape {shape}: give one 3-D volume a file")
-    if shape[0] * shape[1] * shape[2] > _MAX_VOXELS:
-        raise UserError(f"{name}: shape {shape} is too large for a head CT: check its header")
-    geometry = read_geometry(header, (shape[0], shape[1], shape[2]))
+    shape = checked_shape(sizes, name)
+    geometry = read_geometry(header, shape)
     if geometry is None:
         raise UserError(
             f"{name}: no usable geometry: neither sform nor qform holds a finite affine with "
             "spacing above zero: restore it in the file"
         )
-    return Header((shape[0], shape[1], shape[2]), geometry.affine, geometry.notes)
+    return Header(shape, geometry.affine, geometry.notes, header)

@@ -10,6 +10,7 @@ import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from mbh_jax.imageio.stored import is_usable_affine
 from mbh_jax.imageio.volume import affine_distance_mm, affine_spacing_mm
 
 _UNITS_MM = {1: ("metres", 1e3), 3: ("micrometres", 1e-3)}
@@ -65,7 +66,7 @@ def read_geometry(
 
 def _in_mm(affine: np.ndarray | None, unit_mm: float) -> np.ndarray | None:
     """A usable affine in mm; None if it is not usable."""
-    if affine is None or not _usable(affine):
+    if affine is None or not is_usable_affine(affine):
         return None
     affine = np.array(affine, np.float64)
     if unit_mm != 1:
@@ -99,14 +100,6 @@ def _qform(header: nibabel.Nifti1Header | nibabel.Nifti2Header) -> np.ndarray | 
             break
         return affine if code else None
     return None
-
-
-def _usable(affine: np.ndarray) -> bool:
-    """Whether it is finite and has a volume; relative to its size, whatever the unit."""
-    if not np.isfinite(affine).all():
-        return False
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    return bool(sizes.min() > 1e-9) and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-6
 
 
 def _pixdim_notes(

@@ -409,3 +409,45 @@ def test_voxels_that_are_scaled_or_a_mask_are_refused(low_high):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"none\.nii: no such file"):
         read_volume(Path(tmp_path / "none.nii"))
+
+
+GEOMETRY_FIELDS = (
+    *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "xyzt_units"),
+    *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
+)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    ("version", "codes", "unit_code"),
+    [(1, (2, 4), 2), (1, (1, 0), 2), (1, (0, 3), 1), (2, (4, 1), 3)],
+)
+def test_a_mask_repeats_the_geometry_of_its_scan(tmp_path, version, codes, unit_code, suffix):
+    """Its version, qform, sform, codes and unit of space, read by nibabel."""
+    kind = {1: nibabel.Nifti1Image, 2: nibabel.Nifti2Image}[version]
+    affine = LAS_AFFINE.copy()
+    affine[:3] *= {1: 1e-3, 2: 1, 3: 1e3}[unit_code]
+    stored = RNG.integers(-1000, 1000, (4, 5, 3)).astype(np.int16)
+    image = kind(stored, None)
+    image.set_qform(affine if codes[0] else None, code=codes[0])
+    image.set_sform(affine if codes[1] else None, code=codes[1])
+    image.header["xyzt_units"] = unit_code + 8  # Seconds, which a mask has none of.
+    (tmp_path / "scan.nii").write_bytes(image.to_bytes())
+    volume = read_volume(tmp_path / "scan.nii")
+    path = tmp_path / f"mask{suffix}"
+    write_label(path, (volume.hu % 6).astype(np.uint8), volume)
+    mask, scan = nibabel.load(path), nibabel.load(tmp_path / "scan.nii")
+    assert type(mask) is kind and mask.get_data_dtype() == np.uint8
+    for field in GEOMETRY_FIELDS:
+        expected = unit_code if field == "xyzt_units" else scan.header[field]
+        np.testing.assert_array_equal(mask.header[field], expected, err_msg=field)
+    np.testing.assert_array_equal(mask.header["pixdim"][:4], scan.header["pixdim"][:4])
+    np.testing.assert_array_equal(mask.affine, scan.affine)
+    np.testing.assert_array_equal(np.asarray(mask.dataobj), stored % 6)
+
+
+def test_a_qform_with_negative_spacing_is_refused():
+    """The standard has no negative spacing: it might be meant as a flip of left and right."""
+    content = qform_header(pixdim=[1, -0.5, 0.5, 5, 0, 0, 0, 0])
+    with pytest.raises(UserError, match=r"no usable geometry.*spacing above zero"):
+        read_header(io.BytesIO(content))
