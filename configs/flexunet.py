@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
                 "dilation": 1,
                 "activation": "relu",
                 "norm": "none",
+                "attention": False,
                 "dtype": "float32",
                 "remat": False,
             },

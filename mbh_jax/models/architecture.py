@@ -23,9 +23,11 @@ class Architecture(NamedTuple):
     """A network that a configuration can name.
 
     The module that `create` makes takes an image (B, H, W, C) and `train`, `weight` and
-    `dropout_keys`, as `FlexUNet` does, and returns float32 logits (B, H, W, num_classes). Its last
-    layer is named "logits". What it needs of a device's memory is read from the compiled training
-    step (`mbh_jax.training.memory`), and is not declared here.
+    `dropout_keys`, as `FlexUNet` does, and returns float32 logits (B, H, W, num_classes); in
+    training, if it has a key "deep_supervision" that is on, a tuple of them at full, half, ...
+    resolution. Its last layers have names that begin with "logits". What it needs of a device's
+    memory is read from the compiled training step (`mbh_jax.training.memory`), and is not declared
+    here.
 
     Attributes:
         create: makes the module of its keys' values, `num_classes` and `axis_name`.

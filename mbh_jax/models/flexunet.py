@@ -40,6 +40,7 @@ class FlexUNet(nn.Module):
         dilation: dilation of level 0; it shrinks by 1 a level, to 1.
         activation: a key of `layers.ACTIVATIONS`, applied to every 'same' convolution.
         norm: one of `layers.NORMS`, applied after every activation.
+        attention: weight the skip connections by attention gates.
         dtype: of the computation; parameters, statistics and logits are float32.
         remat: recompute the inside of each level in the backward pass instead of keeping it, for
             less memory and one more forward pass (Chen et al., 2016, arXiv:1604.06174). XLA's CPU
@@ -55,6 +56,7 @@ class FlexUNet(nn.Module):
     dilation: int = 1
     activation: str = "relu"
     norm: str = "none"
+    attention: bool = False
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     axis_name: str | None = None
@@ -125,7 +127,11 @@ class FlexUNet(nn.Module):
 
         for i, level in reversed(list(enumerate(outer_levels))):
             x = layers.UpConv(level.filters, self.dtype, name=f"up_{i}")(x)
-            x = jnp.concatenate([x, skips[i]], axis=-1)
+            skip = skips[i]
+            if self.attention:
+                compared = max(level.filters // 2, 1)
+                skip = layers.AttentionGate(compared, self.dtype, name=f"gate_{i}")(skip, x)
+            x = jnp.concatenate([x, skip], axis=-1)
             x = block(x, level, f"decoder_{i}")
 
         return layers.Conv(
@@ -170,6 +176,11 @@ ARCHITECTURE = Architecture(
             "relu", layers.ACTIVATIONS, "applied after every 3 x 3 or larger convolution"
         ),
         "norm": keys.choice("none", layers.NORMS, "normalisation after every activation"),
+        "attention": keys.switch(
+            False,
+            "attention gates on the skip connections, one weight a pixel (Oktay et al., 2018), "
+            "after Lin et al. (2025)",
+        ),
         "dtype": keys.choice(
             "float32",
             ("float32", "bfloat16"),

@@ -20,7 +20,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 }
 """Activation functions by their name in a configuration."""
 
-NORMS = ("none", "batch", "group")
+NORMS = ("none", "batch", "group", "instance")
 """Kinds of normalisation."""
 
 NORM_EPSILON = 1e-3
@@ -29,17 +29,22 @@ NORM_EPSILON = 1e-3
 BATCH_NORM_MOMENTUM = 0.99
 """Share of the old running statistics that each step keeps: Keras's default."""
 
+INSTANCE_NORM_EPSILON = 1e-5
+"""The same for instance normalisation: PyTorch's default, which nnU-Net uses."""
+
 MAX_GROUPS = 8
 """Group normalisation divides channels into this many groups, or fewer where it must."""
 
 
 class Conv(nn.Module):
-    """Convolution with 'same' zero padding and a bias.
+    """Convolution with 'same' zero padding.
 
     Attributes:
         features: channels of the output.
         kernel_size: side of the square kernel.
         dilation: distance in pixels between neighbouring taps of the kernel.
+        stride: 1, or 2 with a kernel of side 3 and no dilation.
+        use_bias: whether a bias is added.
         kernel_init: initialiser of the kernel (kernel_size, kernel_size, C, features).
         dtype: of the computation.
     """
@@ -47,17 +52,21 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     dilation: int = 1
+    stride: int = 1
+    use_bias: bool = True
     kernel_init: nn.initializers.Initializer = nn.initializers.he_normal()
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> (B, H, W, features) of `dtype`."""
+        """(B, H, W, C) -> (B, H / stride, W / stride, features) of `dtype`."""
         kernel_shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, kernel_shape)
-        bias = self.param("bias", nn.initializers.zeros, (self.features,))
-        x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
-        return ops.conv(x, kernel, self.dilation) + bias
+        kernel = self.param("kernel", self.kernel_init, kernel_shape).astype(self.dtype)
+        x = x.astype(self.dtype)
+        y = ops.strided_conv(x, kernel) if self.stride == 2 else ops.conv(x, kernel, self.dilation)
+        if not self.use_bias:
+            return y
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)).astype(self.dtype)
 
 
 class UpConv(nn.Module):
@@ -136,6 +145,52 @@ class BatchNorm(nn.Module):
         return mean, jnp.maximum(squares / jnp.maximum(count, 1) - jnp.square(mean), 0)
 
 
+class InstanceNorm(nn.Module):
+    """Instance normalisation (Ulyanov et al., 2016, arXiv:1607.08022): each channel of each image.
+
+    Attributes:
+        scale_init: initialiser of the scale of each channel.
+        dtype: of the result; statistics are float32.
+    """
+
+    scale_init: nn.initializers.Initializer = nn.initializers.ones
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """(B, H, W, C) -> the same."""
+        scale = self.param("scale", self.scale_init, (x.shape[-1],))
+        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
+        wide = x.astype(jnp.float32)
+        mean = wide.mean((1, 2), keepdims=True)
+        var = jnp.maximum(jnp.square(wide).mean((1, 2), keepdims=True) - jnp.square(mean), 0)
+        factor = scale * jax.lax.rsqrt(var + INSTANCE_NORM_EPSILON)
+        return (x * factor + (bias - mean * factor)).astype(self.dtype)
+
+
+class AttentionGate(nn.Module):
+    """Attention gate (Oktay et al., 2018, arXiv:1804.03999): one weight for each pixel.
+
+    The gating signal has the resolution of the skip connection here, so nothing is resampled.
+
+    Attributes:
+        features: channels in which the two are compared.
+        dtype: of the computation.
+    """
+
+    features: int
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, skip: jax.Array, gating: jax.Array) -> jax.Array:
+        """Skip (B, H, W, C) and gating signal (B, H, W, G) -> the skip, weighted."""
+        compared = Conv(self.features, 1, dtype=self.dtype, name="skip")(skip) + Conv(
+            self.features, 1, use_bias=False, dtype=self.dtype, name="gating"
+        )(gating)
+        weight = Conv(1, 1, dtype=self.dtype, name="weight")(nn.relu(compared))
+        return skip * nn.sigmoid(weight)
+
+
 def dropout(x: jax.Array, rate: float, keys: jax.Array) -> jax.Array:
     """Inverted dropout, each example with its own key.
 
@@ -212,6 +267,8 @@ class ConvBlock(nn.Module):
         if self.norm == "group":
             groups = math.gcd(self.filters, MAX_GROUPS)
             return nn.GroupNorm(groups, epsilon=NORM_EPSILON, dtype=self.dtype, name=name)(x)
+        if self.norm == "instance":
+            return InstanceNorm(dtype=self.dtype, name=name)(x)
         return x
 
     def _keys_of_this_layer(self, keys: jax.Array) -> jax.Array:

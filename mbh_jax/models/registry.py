@@ -4,11 +4,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mbh_jax.models import flexunet
+from mbh_jax.models import flexunet, nnunet
 from mbh_jax.models.architecture import Architecture
 
 NETWORKS: dict[str, Architecture] = {
     "flexunet": flexunet.ARCHITECTURE,
+    "nnunet": nnunet.ARCHITECTURE,
 }
 """What `model.name` may be."""
 

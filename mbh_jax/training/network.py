@@ -204,7 +204,7 @@ def fit_variables(variables: PyTree, source: PyTree, where: str) -> tuple[PyTree
             tuple(np.shape(arrays[path])) if path in arrays else None for arrays in (given, wanted)
         ]
         if sizes[0] != sizes[1]:
-            (left_out if "/logits/" in f"/{name}/" else wrong).append(
+            (left_out if "/logits" in f"/{name}" else wrong).append(
                 f"{name} {sizes[0] or 'missing'} -> {sizes[1] or 'missing'}"
             )
     if wrong:

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from mbh_jax.data import resident
 from mbh_jax.optimization import losses, optimizers
+from mbh_jax.optimization.deep_supervision import deeply_supervised
 from mbh_jax.optimization.losses import Loss
 from mbh_jax.runtime.parallel import Parallel, compile_eval_step, compile_train_step
 from mbh_jax.training import steps
@@ -55,6 +56,8 @@ def create_training(config: ConfigDict, parallel: Parallel, *, steps_per_epoch: 
     """
     network = create_network(config, axis_name=parallel.axis_name)
     loss = losses.create_loss(config.loss)
+    if config.model.get("deep_supervision", False):
+        loss = deeply_supervised(loss)
     schedule = optimizers.create_schedule(
         config.optimizer, steps_per_epoch, config.train.num_epochs
     )

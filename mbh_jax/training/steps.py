@@ -99,7 +99,9 @@ def create_train_step(
             dropout_keys=dropout_keys,
             mutable=list(model_state),
         )
-        reported = _prediction_metrics(jax.lax.stop_gradient(logits), label)
+        # With deep supervision there are logits of several resolutions, the finest first.
+        finest = logits[0] if isinstance(logits, tuple) else logits
+        reported = _prediction_metrics(jax.lax.stop_gradient(finest), label)
         return _sum_over_examples(loss.statistics(logits, label), batch["weight"]), (
             model_state,
             _sum_over_examples(reported, batch["weight"]),

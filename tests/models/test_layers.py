@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbh_jax.models.layers import BatchNorm, UpConv, dropout
+from mbh_jax.models.layers import AttentionGate, BatchNorm, Conv, InstanceNorm, UpConv, dropout
 
 
 def test_dropout_drops_its_rate_and_keeps_the_mean():
@@ -84,3 +84,33 @@ def test_up_conv_places_each_tap():
         for b in range(2):
             expected[:, a::2, b::2] = x @ kernel[a, b] + np.arange(6.0)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_instance_norm_is_the_formula():
+    x = np.random.default_rng(0).normal(3, 2, (2, 5, 6, 4)).astype(np.float32)
+    params = {"scale": np.linspace(0.5, 2, 4), "bias": np.linspace(-1, 1, 4)}
+    mean, var = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
+    expected = (x - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
+    found = InstanceNorm().apply({"params": params}, x)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_strided_conv_is_every_second_pixel_of_a_plain_one():
+    x = jax.random.normal(jax.random.key(0), (2, 8, 6, 3))
+    params = Conv(5, 3).init(jax.random.key(1), x)
+    np.testing.assert_allclose(
+        Conv(5, 3, stride=2).apply(params, x), Conv(5, 3).apply(params, x)[:, ::2, ::2], atol=1e-5
+    )
+
+
+def test_attention_gate_has_one_weight_a_pixel():
+    skip = jax.random.normal(jax.random.key(0), (2, 4, 4, 6))
+    gating = jax.random.normal(jax.random.key(1), (2, 4, 4, 8))
+    gate = AttentionGate(3)
+    variables = gate.init(jax.random.key(2), skip, gating)
+    p = jax.tree.map(np.asarray, variables["params"])
+    compared = skip @ p["skip"]["kernel"][0, 0] + gating @ p["gating"]["kernel"][0, 0]
+    weight = np.maximum(compared, 0) @ p["weight"]["kernel"][0, 0]
+    np.testing.assert_allclose(
+        gate.apply(variables, skip, gating), skip / (1 + np.exp(-weight)), atol=1e-5
+    )

@@ -86,6 +86,28 @@ def _conv_backward(
 _conv.defvjp(_conv_forward, _conv_backward)
 
 
+def strided_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution of stride 2 with a window centred on every second pixel, from the first on.
+
+    Zeros are padded on both sides alike, as PyTorch's `padding=k // 2` does.
+
+    Args:
+        x: (B, H, W, C), H and W even.
+        kernel: (3, 3, C, features), of the dtype of `x`.
+
+    Returns:
+        (B, H/2, W/2, features) of the dtype of `x`.
+    """
+    pad = kernel.shape[0] // 2
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(2, 2),
+        padding=((pad, pad), (pad, pad)),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
 def plain_conv(x: jax.Array, kernel: jax.Array, dilation: int = 1) -> jax.Array:
     """`conv` as one operation of `jax.lax`."""
     return lax.conv_general_dilated(

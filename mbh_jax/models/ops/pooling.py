@@ -1,4 +1,4 @@
-"""Max-pooling whose gradient needs one byte a window."""
+"""Pooling of 2 x 2 windows: the maximum, whose gradient needs one byte a window, and the mean."""
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,11 @@ def max_pool(x: jax.Array) -> jax.Array:
     TensorFlow's. It needs only the position of that maximum, one byte a window.
     """
     return _windows(x).max(axis=(2, 4))
+
+
+def mean_pool(x: jax.Array) -> jax.Array:
+    """2x2 mean-pool of stride 2, (B, H, W, C) -> (B, H/2, W/2, C), H and W even."""
+    return _windows(x).mean(axis=(2, 4))
 
 
 def _windows(x: jax.Array) -> jax.Array:
