@@ -16,7 +16,7 @@ run=("$python" -m mbh_jax.main --config=configs/quickstart.py --workdir=runs/qui
 "${run[@]}"
 "${run[@]}" --mode=evaluate --config.eval.split=test
 # A scan as a user has it: the first of the test patients.
-scan=$(sed -n '2s/,.*//p' runs/quickstart/evaluation/test*/evaluation.csv | head -n 1)
+scan=$(sed -n '2s/,.*//p' runs/quickstart/evaluation/test*/per_case.csv | head -n 1)
 "$python" -m mbh_jax.predict --model runs/quickstart --output runs/quickstart/predicted \
   --input "data/raw/phantom/images/$scan.nii.gz" --overwrite
 echo "curves, pictures and tables: runs/quickstart; a predicted scan: runs/quickstart/predicted"

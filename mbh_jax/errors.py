@@ -28,7 +28,10 @@ class UserError(Exception):
 
 
 class Stopped(Exception):  # noqa: N818 - nothing went wrong
-    """The run was asked to stop (SIGTERM, Ctrl-C), and what it had done is saved."""
+    """The run was asked to stop (SIGTERM, Ctrl-C), and what it had done is saved.
+
+    Its text, if there is one, says what the same command does next.
+    """
 
 
 def end_at_first_signal() -> None:
@@ -91,8 +94,8 @@ def one_line_errors() -> Iterator[None]:
         where = f"{error.filename}: " if error.filename else ""
         print_last_line(f"error: {where}{os.strerror(error.errno)}")
         raise SystemExit(EXIT_ERROR) from None
-    except Stopped:
-        print_last_line(_STOPPED_LINE)
+    except Stopped as stopped:
+        print_last_line(str(stopped) or _STOPPED_LINE)
         raise SystemExit(EXIT_STOPPED) from None
     except KeyboardInterrupt:
         print_last_line(_INTERRUPTED_LINE)

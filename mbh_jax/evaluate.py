@@ -1,226 +1,134 @@
-"""Evaluation of a split: predict its volumes, then score their masks."""
+"""Scores a folder of masks against a folder of references, whoever made the masks.
 
-import contextlib
-import json
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+    python -m mbh_jax.evaluate --predictions DIR --references DIR [--output DIR]
 
-import jax
-import numpy as np
-from etils import epath
-from ml_collections import ConfigDict
+Masks are NIfTI volumes or coloured PNG pictures. A run's own evaluation is
+`python -m mbh_jax.main --workdir=... --mode=evaluate`, which writes the same files.
+"""
 
-from mbh_jax import config as config_keys
-from mbh_jax.data.index import SliceIndex
-from mbh_jax.data.loader import Loader
-from mbh_jax.data.order import steps_per_epoch
-from mbh_jax.evaluation import summary
-from mbh_jax.evaluation.confusion import mask_confusion
-from mbh_jax.imageio.volume import voxel_volume_ml
-from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.log import log
+from mbh_jax.errors import end_at_first_signal
+
+if __name__ == "__main__":
+    end_at_first_signal()  # Before the imports, which take a while.
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from mbh_jax import files
+from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.evaluation import folders, summary
+from mbh_jax.evaluation.case_table import RULES
+from mbh_jax.log import log, start_logging
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
-from mbh_jax.runtime import distributed
-from mbh_jax.runtime.parallel import (
-    Batch,
-    Parallel,
-    compile_eval_step,
-    create_parallel,
-    map_batches,
-)
-from mbh_jax.runtime.preemption import StopRequest
-from mbh_jax.training import memory, network
-from mbh_jax.training.steps import create_mask_step
 
-PyTree = Any
-Rows = dict[str, np.ndarray]
+_NAMED = 5
+"""So many missing masks are named in a warning; all stand in the summary."""
 
 
-class Scores(NamedTuple):
-    """What the masks of a split were found to be, volume by volume and slice by slice.
-
-    Attributes:
-        volumes: (V,) numbers of the volumes.
-        confusion: (V,K,K) int64 voxel counts, axes [volume, true, predicted].
-        slices: "example", "cross_entropy" and "dice_coef_multiclass" of each slice.
-    """
-
-    volumes: np.ndarray
-    confusion: np.ndarray
-    slices: Rows
-
-
-def evaluate(
-    config: ConfigDict,
-    workdir: epath.Path,
-    stop: StopRequest,
+def evaluate_folders(
+    predictions: Path,
+    references: Path,
+    output: Path | None = None,
     *,
-    split: str,
-    checkpoint: str,
-) -> None:
-    """Evaluates a checkpoint of `workdir` on the volumes of a split, and prints the table.
-
-    Writes evaluation.csv, summary.json and evaluation.json into `<workdir>/evaluation/<split>`;
-    what is not of the best checkpoint or not of all slices has `_last` or `_blood` after the split,
-    and what is of another dataset than the run was trained on the first eight digits of that
-    dataset's fingerprint.
+    labels: Path | None = None,
+    rules: Sequence[str] = (),
+    by_index: bool = False,
+) -> summary.Summary:
+    """Scores the masks of a folder, prints the table, and writes the files of an evaluation.
 
     Args:
-        config: the run's, perhaps with other values of `data.dir`, `eval.*` and `parallel.*`.
-        workdir: the run's folder.
-        stop: asked after every batch.
-        split: one of `mbh_jax.data.index.SPLIT_NAMES`.
-        checkpoint: "best" or "last".
+        predictions: folder of masks, called as their references.
+        references: folder of masks. A reference without a prediction counts as missed.
+        output: folder of the results; None: the table is printed alone.
+        labels: JSON that says which value of the masks is which class, see
+            `mbh_jax.evaluation.folders.read_label_map`.
+        rules: challenges whose own scores are added, of `case_table.RULES`.
+        by_index: compare voxels of equal index although affines differ.
 
     Raises:
-        UserError: there is no such checkpoint or split, or the configuration is not the run's.
-        Stopped: by SIGTERM or Ctrl-C; nothing is written.
+        UserError: the folders, the JSON or a mask cannot be used. Nothing is written.
     """
-    network.check_same_network(config, workdir)
-    config_keys.validate(config, jax.device_count(), batches=("eval.batch_size",))
-    loader = Loader(config.data)
-    index = loader.index
-    examples = index.examples(split, config.eval.slices)
-    parallel = create_parallel(config.parallel.mode)
-    trained = network.restore_network(workdir, parallel, checkpoint=checkpoint)
-    step = compile_eval_step(create_mask_step(trained.network), parallel)
-    num_batches = sum(
-        steps_per_epoch(len(part), config.eval.batch_size)
-        for part in index.by_in_plane_shape(examples)
-    )
-    with (
-        memory.out_of_memory_errors(config),
-        Progress(num_batches, label=f"evaluating {split}") as progress,
-    ):
-        batches = loader.eval_batches(examples, global_batch=config.eval.batch_size)
-        watched = _watch(batches, progress, stop)
-        volumes = predict_volumes(step, trained.variables, watched, parallel)
-        scores = score_volumes(volumes)
-    if not distributed.is_primary():
-        return
+    label_map = None if labels is None else folders.read_label_map(labels)
+    pairs, others = folders.find_pairs(predictions, references)
+    missing = [pair.case for pair in pairs if pair.prediction is None]
+    scored = []
+    with Progress(len(pairs), label="scoring", enabled=True) as progress:
+        for case in folders.score_folders(
+            pairs, label_map=label_map, rules=rules, by_index=by_index
+        ):
+            scored.append(case)
+            progress.update(len(scored))
+    warnings = []
+    if missing:
+        warnings.append(f"no prediction, counted as missed: {_names(missing)}")
+    if others:
+        warnings.append(f"no reference, left out: {_names(others)}")
     found = summary.summarize(
-        [index.volumes[v].volume_id for v in scores.volumes],
-        scores.confusion,
-        voxel_volume_ml=_voxel_volumes_ml(index, scores.volumes),
-        cross_entropy=float(scores.slices["cross_entropy"].mean()),
-        dice_coef_multiclass=float(scores.slices["dice_coef_multiclass"].mean()),
-        split=split,
-        step=trained.step,
-        slices=config.eval.slices,
-        provenance={
-            "workdir": workdir.name,
-            "checkpoint": checkpoint,
-            "dataset": index.fingerprint,
-            "dataset_dir": str(index.directory),
-            "config": config.to_dict(),
+        scored,
+        mask_files=[
+            (str(pair.reference), str(pair.prediction or predictions / pair.reference.name))
+            for pair in pairs
+        ],
+        facts={
+            "provenance": {"predictions": str(predictions), "references": str(references)},
+            "missing_predictions": missing,
+            "without_reference": others,
+            "warnings": warnings,
         },
     )
-    unusual = [
-        choice
-        for choice, usual in ((checkpoint, "best"), (config.eval.slices, "all"))
-        if choice != usual
-    ]
-    directory = _results_dir(
-        workdir, "_".join([split, *unusual]), index.fingerprint, trained_on=trained.dataset
-    )
-    summary.write_evaluation(directory, found)
-    log.info("wrote %s", directory)
+    if output is not None:
+        summary.write_evaluation(output, found, scored, rules)
+        log.info("wrote %s", output)
     tables.print_table(found)
+    return found
 
 
-def _results_dir(
-    workdir: epath.Path, name: str, dataset: str, *, trained_on: str | None
-) -> epath.Path:
-    """Where the results of a dataset go, so that no two datasets have the same place.
-
-    Args:
-        workdir: the run's folder.
-        name: of the split, and what else tells this evaluation from others.
-        dataset: fingerprint of the dataset that was evaluated.
-        trained_on: fingerprint of the dataset that the network was trained on, if that is known.
-    """
-    directory = workdir / "evaluation" / name
-    before, found = directory / "summary.json", None
-    if before.exists():
-        with contextlib.suppress(KeyError, TypeError, ValueError):  # Of an earlier version.
-            found = json.loads(before.read_text())["provenance"]["dataset"]
-    if {trained_on, found} <= {dataset, None}:
-        return directory
-    return directory.with_name(f"{name}_{dataset[:8]}")
+def _names(cases: Sequence[str]) -> str:
+    more = f" and {len(cases) - _NAMED} more" if len(cases) > _NAMED else ""
+    return ", ".join(cases[:_NAMED]) + more
 
 
-def predict_volumes(
-    step: Callable[[PyTree, PyTree], PyTree],
-    variables: PyTree,
-    batches: Iterable[Batch],
-    parallel: Parallel,
-) -> Iterator[tuple[int, Rows]]:
-    """Predicts masks, and hands each volume on as soon as its last slice is there.
-
-    Args:
-        step: compiled, see `mbh_jax.training.steps.create_mask_step`.
-        variables: the network's.
-        batches: this process's share of batches, whose slices come volume by volume.
-        parallel: the devices.
-
-    Yields:
-        On every process the number of a volume, and rows (slices, ...): "example", "label" and
-        what `step` returns. No more than a volume and a batch are held at a time.
-    """
-    held: list[Rows] = []
-    for batch, outputs in map_batches(step, variables, batches, parallel):
-        local = {name: batch[name] for name in ("example", "volume", "label")} | outputs
-        rows = distributed.gather_rows(local)
-        is_real = rows["example"] >= 0
-        numbers = rows["volume"][is_real]
-        starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-        for start, end in zip(starts, [*starts[1:], len(numbers)], strict=True):
-            if held and held[0]["volume"][0] != numbers[start]:
-                yield _volume_of(held)
-                held = []
-            held.append({name: values[is_real][start:end] for name, values in rows.items()})
-    yield _volume_of(held)
-
-
-def _volume_of(parts: list[Rows]) -> tuple[int, Rows]:
-    rows = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return int(rows.pop("volume")[0]), rows
-
-
-def score_volumes(volumes: Iterable[tuple[int, Rows]]) -> Scores:
-    """Scores the masks of volumes, in the order of their numbers."""
-    confusion: dict[int, np.ndarray] = {}
-    slices: list[Rows] = []
-    for number, rows in volumes:
-        confusion[number] = mask_confusion(rows["label"], rows["mask"], NUM_CLASSES)
-        slices.append(
-            {name: rows[name] for name in ("example", "cross_entropy", "dice_coef_multiclass")}
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m mbh_jax.evaluate", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument(
+        "--predictions", type=files.local_path, required=True, help="masks to score"
+    )
+    parser.add_argument("--references", type=files.local_path, required=True, help="true masks")
+    parser.add_argument("--output", type=files.local_path, help="folder of the results")
+    parser.add_argument(
+        "--labels",
+        type=files.local_path,
+        metavar="JSON",
+        help='which label value is which class: {"1": "EDH", ...}, or nnU-Net\'s dataset.json '
+        "(default: 1 EDH, 2 IPH, 3 IVH, 4 SAH, 5 SDH)",
+    )
+    parser.add_argument(
+        "--rules", action="append", choices=RULES, default=[], help="also score as a challenge does"
+    )
+    parser.add_argument(
+        "--by_index",
+        action="store_true",
+        help="compare voxels of equal index although affines differ",
+    )
+    chosen = parser.parse_args(arguments)
+    start_logging()
+    with one_line_errors():
+        if chosen.output in (chosen.predictions, chosen.references):
+            raise UserError(f"--output {chosen.output}: give another folder than that of the masks")
+        evaluate_folders(
+            chosen.predictions,
+            chosen.references,
+            chosen.output,
+            labels=chosen.labels,
+            rules=chosen.rules,
+            by_index=chosen.by_index,
         )
-    joined = {name: np.concatenate([part[name] for part in slices]) for name in slices[0]}
-    order = np.argsort(joined["example"])
-    numbers = sorted(confusion)
-    return Scores(
-        np.array(numbers),
-        np.stack([confusion[number] for number in numbers]),
-        {name: values[order] for name, values in joined.items()},
-    )
 
 
-def _watch(batches: Iterable[Batch], progress: Progress, stop: StopRequest) -> Iterator[Batch]:
-    """Yields batches, shows each, and asks before each whether to stop."""
-    for number, batch in enumerate(batches):
-        stop.raise_if_set()
-        progress.update(number)
-        yield batch
-    progress.update(number + 1)
-
-
-def _voxel_volumes_ml(index: SliceIndex, volumes: np.ndarray) -> np.ndarray:
-    """(V,) float64; NaN where millimetres are not known."""
-    return np.array(
-        [
-            voxel_volume_ml(index.volumes[v].affine) if index.volumes[v].spacing_known else np.nan
-            for v in volumes
-        ]
-    )
+if __name__ == "__main__":
+    main()

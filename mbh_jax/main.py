@@ -1,7 +1,7 @@
 """Trains or evaluates: flags only.
 
     python -m mbh_jax.main --config=configs/flexunet.py [--workdir=runs/flexunet]
-        [--mode=train|evaluate] [--init_from=WORKDIR]
+        [--mode=train|evaluate] [--init_from=WORKDIR] [--rules=mbhseg25,brats]
         [--config.data.dir=data/bhsd] [--config.SECTION.KEY=VALUE ...]
         [--distributed [--coordinator=HOST:PORT --num_processes=N --process_id=I]]
 
@@ -33,6 +33,9 @@ _INIT_FROM = flags.DEFINE_string(
     "Workdir of another run, or a bundle: a new run starts with the weights of its "
     "config.eval.checkpoint; one that has begun goes on.",
 )
+_RULES = flags.DEFINE_list(
+    "rules", [], "Challenges whose own scores --mode=evaluate adds: mbhseg25, brats."
+)
 _DISTRIBUTED = flags.DEFINE_bool(
     "distributed", False, "Join the other processes of this run; see docs/launching.md."
 )
@@ -47,7 +50,8 @@ def main(command: cli.Command) -> None:
     """Does what `--mode` says."""
     if command.arguments:
         raise UserError(f"unexpected argument {command.arguments[0]!r}: options begin with --")
-    from mbh_jax.evaluate import evaluate
+    from mbh_jax.evaluation.case_table import RULES
+    from mbh_jax.inference.split import evaluate
     from mbh_jax.runtime import distributed
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.train import train
@@ -61,6 +65,10 @@ def main(command: cli.Command) -> None:
         distributed.refuse_unjoined_processes()
     if _INIT_FROM.value is not None and _MODE.value != "train":
         raise UserError("--init_from belongs to --mode=train: evaluation takes --workdir's weights")
+    if unknown := set(_RULES.value) - set(RULES):
+        raise UserError(f"--rules={min(unknown)}: give {' or '.join(RULES)}")
+    if _RULES.value and _MODE.value != "evaluate":
+        raise UserError("--rules belongs to --mode=evaluate")
     distributed.start_devices()
     with distributed.lost_process_errors():
         if _MODE.value == "train":
@@ -77,6 +85,7 @@ def main(command: cli.Command) -> None:
                     stop,
                     split=config.eval.split,
                     checkpoint=config.eval.checkpoint,
+                    rules=_RULES.value,
                 )
 
 

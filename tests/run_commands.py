@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import smoke
 from mbh_jax import predict
 from mbh_jax.data.loader import Loader
-from mbh_jax.evaluate import evaluate
+from mbh_jax.inference.split import evaluate
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
 from mbh_jax.train import train
@@ -174,7 +174,7 @@ def results(config: ConfigDict, workdir: Path) -> dict[str, bytes]:
     leaves = jax.tree_util.tree_leaves_with_path(arrays)
     found = {jax.tree_util.keystr(path): np.asarray(leaf).tobytes() for path, leaf in leaves}
     files = [
-        *("train_losses.csv", "train_metrics.csv", "evaluation/validation/evaluation.csv"),
+        *("train_losses.csv", "train_metrics.csv", "evaluation/validation/per_case.csv"),
         *sorted(path.relative_to(workdir) for path in workdir.glob("epoch_change_infer/*/*")),
     ]
     return found | {str(name): (workdir / name).read_bytes() for name in files}
@@ -183,7 +183,7 @@ def results(config: ConfigDict, workdir: Path) -> dict[str, bytes]:
 def tables(workdir: Path) -> dict[str, np.ndarray]:
     """The numbers of a run's tables."""
     found = {}
-    for name in ("train_losses.csv", "train_metrics.csv", "evaluation/validation/evaluation.csv"):
+    for name in ("train_losses.csv", "train_metrics.csv", "evaluation/validation/per_case.csv"):
         with (workdir / name).open() as file:
             rows = [list(row.values()) for row in csv.DictReader(file)]
         numbers = [[float(cell) for cell in row if _is_number(cell)] for row in rows]

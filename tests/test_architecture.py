@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "config": (*BASE, "imageio", "models", "optimization", "runtime"),
     "training": (*BASE, *LIBRARY, "config"),
     "cli": (*BASE, "config", "reporting", "runtime", "training"),
-    "inference": (*BASE, *LIBRARY, "training"),
+    "inference": (*BASE, *LIBRARY, "config", "training"),
     "interop": (*BASE, *LIBRARY, "config", "training", "cli"),
 }
 """What each package, and each of the modules below the commands, may import of mbh_jax.

@@ -110,7 +110,10 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
     assert len(list((undisturbed / "epoch_change_infer" / "epoch_0001").iterdir())) == 3
     evaluation = undisturbed / "evaluation" / "validation"
     names = {path.name for path in evaluation.iterdir()}
-    assert names == {"evaluation.csv", "evaluation.json", "summary.json"}
+    assert names == {
+        *("summary.json", "evaluation.json", "masks"),
+        *("per_case.csv", "per_lesion.csv", "per_slice.csv", "confusion.csv"),
+    }
     with (undisturbed / "train_losses.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -174,7 +177,7 @@ def test_an_interrupted_run_ends_with_the_numbers_of_an_undisturbed_one(
         np.testing.assert_array_equal(ours, theirs)
     for name in ("train_losses.csv", "train_metrics.csv"):
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
-    tables = "evaluation/validation/evaluation.csv"
+    tables = "evaluation/validation/per_case.csv"
     assert (workdir / tables).read_bytes() == (undisturbed / tables).read_bytes()
 
 
@@ -225,7 +228,7 @@ def test_pictures_that_cannot_be_drawn_cost_no_epoch(
     train_and_evaluate(config, workdir)
     for epoch in range(1, NUM_EPOCHS + 1):
         assert f"the pictures of epoch {epoch} could not be written, the run goes on" in caplog.text
-    for name in ("train_losses.csv", "evaluation/validation/evaluation.csv"):
+    for name in ("train_losses.csv", "evaluation/validation/per_case.csv"):
         assert (workdir / name).read_bytes() == (undisturbed / name).read_bytes()
 
 

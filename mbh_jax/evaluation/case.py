@@ -1,12 +1,13 @@
 """All that is measured on the masks of one case, class by class."""
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from mbh_jax.evaluation.lesions import Lesions, match_lesions
 from mbh_jax.evaluation.surface import (
-    crop_to_masks,
+    box_of_masks,
     element_distances,
     hd95_mm,
     surface_dice,
@@ -57,6 +58,16 @@ class RegionScores(NamedTuple):
         union = self.n_ref + self.n_pred - self.tp
         return self.tp / union if union else float("nan")
 
+    @property
+    def sensitivity(self) -> float:
+        """TP / n_ref, of voxels; NaN where the reference lacks the class."""
+        return self.tp / self.n_ref if self.n_ref else float("nan")
+
+    @property
+    def precision(self) -> float:
+        """TP / n_pred, of voxels; NaN where the prediction lacks the class."""
+        return self.tp / self.n_pred if self.n_pred else float("nan")
+
 
 def score_case(
     reference: np.ndarray, prediction: np.ndarray, affine: np.ndarray | None
@@ -74,20 +85,25 @@ def score_case(
     Raises:
         ValueError: the shapes differ or are not 3D, or the affine is not finite or is singular.
     """
-    reference, prediction = crop_to_masks(reference, prediction)
+    box = box_of_masks(reference, prediction)
+    reference, prediction = reference[box], prediction[box]
+    first_slice = box[0].start
     scores = {
-        CLASS_NAMES[label]: _score(reference == label, prediction == label, affine)
+        CLASS_NAMES[label]: _score(reference == label, prediction == label, affine, first_slice)
         for label in FOREGROUND
     }
-    return scores | {ANY: _score(reference > 0, prediction > 0, affine)}
+    return scores | {ANY: _score(reference > 0, prediction > 0, affine, first_slice)}
 
 
 def _score(
-    reference: np.ndarray, prediction: np.ndarray, affine: np.ndarray | None
+    reference: np.ndarray, prediction: np.ndarray, affine: np.ndarray | None, first_slice: int
 ) -> RegionScores:
-    reference, prediction = crop_to_masks(reference, prediction)
+    box = box_of_masks(reference, prediction)
+    reference, prediction = reference[box], prediction[box]
+    first_slice += box[0].start
+    voxel_ml = math.nan if affine is None else voxel_volume_ml(affine)
+    lesions = match_lesions(reference, prediction, voxel_ml)
     n_ref, n_pred = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
-    voxel_ml = float("nan") if affine is None else voxel_volume_ml(affine)
     distance_mm, dice = float("nan"), [float("nan")] * 4
     if affine is not None:
         by_voxel = voxel_distances(reference, prediction, affine)
@@ -105,5 +121,8 @@ def _score(
         dice[1],
         dice[2],
         dice[3],
-        match_lesions(reference, prediction, voxel_ml),
+        lesions._replace(
+            reference_slices=lesions.reference_slices + first_slice,
+            prediction_slices=lesions.prediction_slices + first_slice,
+        ),
     )

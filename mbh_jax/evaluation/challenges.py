@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from mbh_jax.evaluation.lesions import CONNECTIVITY
 from mbh_jax.evaluation.overlap import class_overlap, mean_of_known
-from mbh_jax.evaluation.surface import SurfaceDistances, element_distances
+from mbh_jax.evaluation.surface import SurfaceDistances, box_of_masks, element_distances
 from mbh_jax.labels import FOREGROUND
 
 MBHSEG_HEALTHY_VOXELS = 100
@@ -75,6 +75,12 @@ def brats_lesion_wise(
         Dice 1 and 0 mm where no lesion counts, as in a case without the class.
     """
     voxel_mm3 = abs(np.linalg.det(np.asarray(affine, np.float64)[:3, :3]))
+    # Dilations reach no further than this box.
+    box = tuple(
+        slice(max(0, one.start - BRATS_DILATIONS), one.stop + BRATS_DILATIONS)
+        for one in box_of_masks(reference, prediction)
+    )
+    reference, prediction = reference[box], prediction[box]
     merged, number = ndimage.label(_dilate(reference), CONNECTIVITY)
     predicted, num_predicted = ndimage.label(prediction, CONNECTIVITY)
     touched = np.zeros(num_predicted + 1, bool)

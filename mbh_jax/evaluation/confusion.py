@@ -1,11 +1,10 @@
-"""Confusion counts, of a batch on the device or of masks on the host, and the Keras metric.
+"""Confusion counts of a batch on the device, and the Keras metric.
 
 Counts add up: of slices to a volume, of volumes to a set, of devices to a batch.
 """
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 KERAS_DICE_SMOOTH = 1.0
 """Pixels that the Keras FlexUNet adds to numerator and denominator of its Dice."""
@@ -29,21 +28,6 @@ def confusion_counts(label: jax.Array, prediction: jax.Array, num_classes: int) 
     predicted = jax.nn.one_hot(prediction.reshape(batch, -1), num_classes, dtype=jnp.float32)
     counts = jnp.einsum("bnt,bnp->btp", true, predicted, preferred_element_type=jnp.float32)
     return counts.astype(jnp.int32)
-
-
-def mask_confusion(label: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts the voxels of each pair of true and predicted class of a volume.
-
-    Args:
-        label: integer array of any shape, true label values 0..K-1.
-        mask: integer array of the same shape, predicted label values 0..K-1.
-        num_classes: K.
-
-    Returns:
-        (K,K) int64, axes [true, predicted].
-    """
-    pairs = label.ravel().astype(np.intp) * num_classes + mask.ravel()
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def dice_coef_multiclass(probabilities: jax.Array, label: jax.Array) -> jax.Array:

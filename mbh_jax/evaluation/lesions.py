@@ -32,12 +32,20 @@ class Lesions(NamedTuple):
         prediction_ml: (P,) float64, volume of each predicted lesion.
         prediction_covered: (P,) float64, the share of its voxels that have the class in the
             reference; 0 if it is false.
+        reference_voxels: (R,) int64, voxels of each lesion of the reference.
+        prediction_voxels: (P,) int64, voxels of each predicted lesion.
+        reference_slices: (R, 2) int64, first and last slice of each lesion of the reference.
+        prediction_slices: (P, 2) int64, likewise.
     """
 
     reference_ml: np.ndarray
     reference_covered: np.ndarray
     prediction_ml: np.ndarray
     prediction_covered: np.ndarray
+    reference_voxels: np.ndarray
+    prediction_voxels: np.ndarray
+    reference_slices: np.ndarray
+    prediction_slices: np.ndarray
 
     @property
     def found(self) -> np.ndarray:
@@ -74,9 +82,16 @@ def match_lesions(reference: np.ndarray, prediction: np.ndarray, voxel_ml: float
         prediction: likewise.
         voxel_ml: volume of a voxel in mL; NaN where it is not known.
     """
-    of_reference, of_prediction = _sizes(reference, prediction), _sizes(prediction, reference)
+    true, predicted = _components(reference, prediction), _components(prediction, reference)
     return Lesions(
-        of_reference[0] * voxel_ml, of_reference[1], of_prediction[0] * voxel_ml, of_prediction[1]
+        reference_ml=true.voxels * voxel_ml,
+        reference_covered=true.covered,
+        prediction_ml=predicted.voxels * voxel_ml,
+        prediction_covered=predicted.covered,
+        reference_voxels=true.voxels,
+        prediction_voxels=predicted.voxels,
+        reference_slices=true.slices,
+        prediction_slices=predicted.slices,
     )
 
 
@@ -120,10 +135,20 @@ def _size_groups(sizes_ml: np.ndarray) -> np.ndarray:
     return np.digitize(sizes_ml, small_ml) + (sizes_ml > large_ml)
 
 
-def _sizes(mask: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels of each lesion of a mask, and the share of them that another mask has too."""
+class _Components(NamedTuple):
+    """The lesions of a mask: voxels (L,), share covered (L,), first and last slice (L, 2)."""
+
+    voxels: np.ndarray
+    covered: np.ndarray
+    slices: np.ndarray
+
+
+def _components(mask: np.ndarray, other: np.ndarray) -> _Components:
+    """The lesions of a mask, and the share of each that another mask has too."""
     labels, number = ndimage.label(mask, CONNECTIVITY)
     # Where `other` lies outside the mask it falls on label 0, which is left out.
     voxels = np.bincount(labels[mask], minlength=number + 1)[1:]
     covered = np.bincount(labels[other], minlength=number + 1)[1:]
-    return voxels, covered / voxels
+    boxes = ndimage.find_objects(labels) if number else []
+    slices = [(box[0].start, box[0].stop - 1) for box in boxes]
+    return _Components(voxels, covered / voxels, np.array(slices, np.int64).reshape(-1, 2))

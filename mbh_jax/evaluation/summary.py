@@ -9,6 +9,18 @@ import numpy as np
 from etils import epath
 
 from mbh_jax import files
+from mbh_jax.evaluation.aggregate import aggregate
+from mbh_jax.evaluation.case_table import (
+    CONFUSION_COLUMNS,
+    LESION_COLUMNS,
+    SLICE_COLUMNS,
+    ScoredCase,
+    case_columns,
+    case_rows,
+    confusion_rows,
+    lesion_rows,
+    slice_rows,
+)
 from mbh_jax.evaluation.overlap import (
     ClassScores,
     Overlap,
@@ -23,11 +35,6 @@ from mbh_jax.evaluation.overlap import (
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 Summary = dict[str, Any]
-
-EVALUATION_COLUMNS = (
-    *("case", "class", "Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"),
-    *("pred_ml", "ref_ml", "false_ml"),
-)
 
 NNUNET_BLOCKS = ("metric_per_case", "mean", "foreground_mean")
 """The parts of a summary that nnU-Net's `summary.json` has."""
@@ -99,59 +106,47 @@ def _false_blood_block(volumes: Volumes, confusion: np.ndarray) -> dict[str, Any
 
 
 def summarize(
-    cases: Sequence[str],
-    confusion: np.ndarray,
+    scored: Sequence[ScoredCase],
     *,
-    voxel_volume_ml: np.ndarray,
-    cross_entropy: float,
-    dice_coef_multiclass: float,
-    split: str,
-    step: int,
-    slices: str = "all",
-    provenance: Mapping[str, Any] | None = None,
+    patients: Sequence[str] | None = None,
+    mask_files: Sequence[tuple[str, str]] | None = None,
+    facts: Mapping[str, Any] | None = None,
 ) -> Summary:
     """All results of an evaluation, ready for strict JSON (a value that does not exist is None).
 
     `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, and mL beside
     them, with one difference: `foreground_mean` is over the classes that have a value, where
-    nnU-Net's becomes NaN if one has none. `reference_file` and `prediction_file` of a case, from
-    whose last parts nnU-Net's readers take its name, are the file names that nnU-Net would give
-    to both masks; the masks that were scored were in memory.
+    nnU-Net's becomes NaN if one has none.
 
     `per_case`, `present_only` and `pooled` hold the three ways of counting by class name, and the
-    number of cases or classes behind each mean. `including_background` holds what counts
-    background, for comparison with other projects only.
+    number of cases or classes behind each mean. The other keys are those of
+    `mbh_jax.evaluation.aggregate.aggregate`.
 
     Args:
-        cases: V names.
-        confusion: (V,K,K) integer counts of voxels, axes [case, true, predicted].
-        voxel_volume_ml: (V,) mL of a voxel of each case; NaN where the spacing is not known, whose
-            millilitres, and sums with them, then do not exist.
-        cross_entropy: mean over pixels, in nats.
-        dice_coef_multiclass: mean over slices of the Keras FlexUNet's metric.
-        split: which split was evaluated.
-        step: training step of the checkpoint.
-        slices: "all" or "blood": which slices of each case were evaluated.
-        provenance: what else distinguishes this evaluation (checkpoint, dataset, ...).
+        scored: the cases, at least one. Of a case whose spacing is not known, millilitres, and sums
+            with them, do not exist.
+        patients: whose they are; None: each is of another patient.
+        mask_files: reference and prediction of each case as files; None: `<case>.nii.gz`, from
+            which nnU-Net's readers take the case's name.
+        facts: what else is known of this evaluation, under keys of its own.
     """
-    confusion = np.asarray(confusion, np.int64)
-    volumes = volumes_ml(confusion, voxel_volume_ml)
+    cases = [one.case for one in scored]
+    confusion = np.stack([one.confusion.sum(0) for one in scored])
+    volumes = volumes_ml(confusion, np.array([one.voxel_ml for one in scored]))
+    named = mask_files or [(f"{case}.nii.gz",) * 2 for case in cases]
     fields = _fields(class_overlap(confusion), volumes)
     mean = {
         str(c): {name: mean_of_known(values[:, c]) for name, values in fields.items()}
         for c in FOREGROUND
     }
     summary = {
-        "split": split,
-        "slices": slices,
-        "checkpoint_step": step,
-        "provenance": dict(provenance or {}),
+        **(facts or {}),
         "num_cases": len(cases),
         "metric_per_case": [
             {
                 "case": case,
-                "reference_file": f"{case}.nii.gz",
-                "prediction_file": f"{case}.nii.gz",
+                "reference_file": named[v][0],
+                "prediction_file": named[v][1],
                 "metrics": {
                     str(c): {name: values[v, c] for name, values in fields.items()}
                     for c in FOREGROUND
@@ -169,14 +164,19 @@ def summarize(
         "pooled": _scores_block(pooled_scores(confusion)),
         "volume_ml": _volume_block(volumes),
         "false_blood_ml": _false_blood_block(volumes, confusion),
-        "cross_entropy": cross_entropy,
-        "including_background": {"dice_coef_multiclass": dice_coef_multiclass},
+        **aggregate(scored, patients or cases),
     }
+    summary["warnings"] = [*(facts or {}).get("warnings", ()), *summary["warnings"]]
     return files.json_ready(summary)
 
 
-def write_evaluation(directory: epath.PathLike, summary: Summary) -> None:
-    """Writes evaluation.csv, a row for each case and class, and twice the summary.
+def write_evaluation(
+    directory: epath.PathLike,
+    summary: Summary,
+    scored: Sequence[ScoredCase],
+    rules: Sequence[str] = (),
+) -> None:
+    """Writes the tables of cases, lesions, slices and confusion, and twice the summary.
 
     A value that does not exist, such as the Dice of a class that neither mask of a case has:
 
@@ -184,16 +184,19 @@ def write_evaluation(directory: epath.PathLike, summary: Summary) -> None:
       file average such values with `numpy.nanmean`, which does not take null. NaN is no JSON in the
       strict sense; Python reads it, a browser does not.
     * evaluation.json holds the same in strict JSON, with null.
-    * In evaluation.csv it is empty. `false_ml` is there the class's share of the case's false blood
-      (`evaluation.overlap.Volumes`).
+    * In the tables it is empty.
+
+    Args:
+        directory: where to.
+        summary: of `summarize`.
+        scored: the cases that it is of.
+        rules: the challenges whose own scores the cases have (`case_table.RULES`).
     """
     directory = epath.Path(directory)
-    rows = (
-        {"case": case["case"], "class": CLASS_NAMES[c], **case["metrics"][str(c)]}
-        for case in summary["metric_per_case"]
-        for c in FOREGROUND
-    )
-    files.write_csv(directory / "evaluation.csv", EVALUATION_COLUMNS, rows)
+    files.write_csv(directory / "per_case.csv", case_columns(rules), case_rows(scored))
+    files.write_csv(directory / "per_lesion.csv", LESION_COLUMNS, lesion_rows(scored))
+    files.write_csv(directory / "per_slice.csv", SLICE_COLUMNS, slice_rows(scored))
+    files.write_csv(directory / "confusion.csv", CONFUSION_COLUMNS, confusion_rows(scored))
     files.write_json(directory / "evaluation.json", summary)
     with_nan = summary | {name: _none_as_nan(summary[name]) for name in NNUNET_BLOCKS}
     files.atomic_write_text(directory / "summary.json", json.dumps(with_nan, indent=1) + "\n")

@@ -157,9 +157,13 @@ def summarize_distances(
 
 
 def crop_to_masks(*masks: np.ndarray) -> list[np.ndarray]:
-    """Views of arrays (slices, rows, columns), cropped to the box that holds all their non-zeros.
+    """Views of arrays (slices, rows, columns), cropped to `box_of_masks`."""
+    box = box_of_masks(*masks)
+    return [mask[box] for mask in masks]
 
-    If there are none the views are empty.
+
+def box_of_masks(*masks: np.ndarray) -> tuple[slice, slice, slice]:
+    """The box that holds all non-zeros of arrays (slices, rows, columns); empty without any.
 
     Raises:
         ValueError: the shapes differ or are not 3D.
@@ -175,8 +179,8 @@ def crop_to_masks(*masks: np.ndarray) -> list[np.ndarray]:
         for mask in masks:
             used |= mask[tuple(box)].any(axis=others)
         where = np.flatnonzero(used)
-        box.append(slice(where[0], where[-1] + 1) if len(where) else slice(0, 0))
-    return [mask[tuple(box)] for mask in masks]
+        box.append(slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0))
+    return box[0], box[1], box[2]
 
 
 def _steps_mm(affine: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TextIO, TypeVar
 
-import jax
 from tqdm import tqdm
 
 from mbh_jax.log import log
@@ -20,10 +19,18 @@ LINE_INTERVAL_S = 10.0
 
 def memory_in_use() -> int | None:
     """The most bytes that a device of this process has held; None where that is not known."""
+    import jax  # Here, so that masks are scored without it.
+
     peaks = [
         (device.memory_stats() or {}).get("peak_bytes_in_use") for device in jax.local_devices()
     ]
     return max((peak for peak in peaks if peak is not None), default=None)
+
+
+def _is_first_process() -> bool:
+    import jax
+
+    return jax.process_index() == 0
 
 
 class _Output:
@@ -95,7 +102,7 @@ class Progress:
         self._global_batch = global_batch
         self._label = label
         stream = sys.stderr if stream is None else stream
-        shows = jax.process_index() == 0 if enabled is None else enabled
+        shows = _is_first_process() if enabled is None else enabled
         # Python has no standard error where the process was started without one.
         self._enabled = shows and stream is not None
         self._stream = _Output(stream)

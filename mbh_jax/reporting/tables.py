@@ -17,16 +17,23 @@ def _number(value: float | None, decimals: int = 3) -> str:
 
 
 _HEAD = (
-    ("", "cases", "Dice", "Dice", "Dice", "IoU", "true", "predicted", "false"),
-    ("class", "with it", "per case", "present", "pooled", "pooled", "mL", "mL", "mL"),
+    ("", "cases", "", "Dice", "95 %", "Dice", "Dice", "true", "predicted", "false"),
+    ("class", "with", "missed", "per case", "interval", "present", "pooled", "mL", "mL", "mL"),
 )
-_NAME_WIDTH = 23
-_WIDTHS = (9, 10, 9, 9, 9, 9, 11, 8)
+_NAME_WIDTH = 21
+_WIDTHS = (6, 7, 9, 10, 8, 7, 10, 10, 9)
 
 
 def _line(cells: Sequence[str]) -> str:
-    columns = (f"{cell:>{width}}" for cell, width in zip(cells[1:], _WIDTHS, strict=False))
-    return cells[0].ljust(_NAME_WIDTH) + "".join(columns)
+    # A space stands before every column, so that large numbers do not run together.
+    columns = (f" {cell:>{width - 1}}" for cell, width in zip(cells[1:], _WIDTHS, strict=False))
+    return (cells[0].ljust(_NAME_WIDTH) + "".join(columns)).rstrip()
+
+
+def _interval(block: Mapping[str, Any]) -> str:
+    if block["low"] is None or not math.isfinite(block["low"]):
+        return "-"
+    return f"{block['low']:.2f}-{block['high']:.2f}"
 
 
 def _false_blood_line(block: Mapping[str, Any]) -> str:
@@ -53,64 +60,79 @@ def format_table(summary: Summary) -> str:
     """The summary as a text for a terminal, 97 columns wide.
 
     Dice per case leaves out cases where prediction and reference both lack the class and counts
-    false blood in an absent class as 0; present is over the cases whose reference has the class;
-    pooled adds the voxels of all cases before dividing. The last line is for comparison only.
+    false blood in an absent class as 0; beside it stands its 95 % bootstrap interval over patients.
+    Present is over the cases whose reference has the class; pooled adds the voxels of all cases
+    before dividing. Missed are cases with the class in which nothing of it is predicted.
     """
-    per_case, present, pooled = summary["per_case"], summary["present_only"], summary["pooled"]
-    volume_ml = summary["volume_ml"]
+    volume_ml, intervals = summary["volume_ml"], summary["intervals"]["per_case"]
 
-    def millilitres(name: str) -> tuple[str, ...]:
-        return tuple(_number(volume_ml[name][k], 1) for k in ("reference", "predicted", "false"))
-
-    lines = [_line(cells) for cells in _HEAD]
-    rule = "-" * (_NAME_WIDTH + sum(_WIDTHS))
-    lines.append(rule)
-    for c in FOREGROUND:
-        name = CLASS_NAMES[c]
-        scores = (per_case[name]["Dice"], present[name]["Dice"], pooled[name]["Dice"])
-        lines.append(
-            _line(
-                [
-                    f"{name}  {LABELS[c].long_name.removesuffix(' haemorrhage')}",
-                    str(present[name]["num_cases"]),
-                    *(_number(score) for score in scores),
-                    _number(pooled[name]["IoU"]),
-                    *millilitres(name),
-                ]
+    def row(name: str, title: str, ml: str, scores: Sequence[Mapping[str, Any]]) -> str:
+        is_mean = name == "mean"
+        counts = (
+            ("", "")
+            if is_mean
+            else (
+                str(scores[1]["num_cases"]),
+                str(summary["distances"][name]["num_missed"]),
             )
         )
-    lines.append(rule)
-    means = (per_case["mean"], present["mean"], pooled["mean"])
-    lines.append(
-        _line(
-            [
-                f"mean of {len(FOREGROUND)}; all blood",
-                "",
-                *(_number(mean["Dice"]) for mean in means),
-                _number(pooled["mean"]["IoU"]),
-                *millilitres("all"),
-            ]
+        per_case, present, pooled = (_number(one["Dice"]) for one in scores)
+        millilitres = (
+            _number(volume_ml[ml][kind], 1) for kind in ("reference", "predicted", "false")
         )
-    )
-    counts = [mean["num_classes"] for mean in (*means, pooled["mean"])]
-    if any(count < len(FOREGROUND) for count in counts):
-        lines.append(_line(["  classes with a value", "", *map(str, counts)]))
-    which = {"all": "all slices", "blood": "slices with blood only"}[summary["slices"]]
-    comparison = summary["including_background"]["dice_coef_multiclass"]
+        cells = [title, *counts, per_case, _interval(intervals[name]), present, pooled]
+        return _line(cells if is_mean else [*cells, *millilitres])
+
+    blocks = [summary[rule] for rule in ("per_case", "present_only", "pooled")]
+    of_any = [summary["any"][rule] for rule in ("per_case", "present_only", "pooled")]
+    rule = "-" * (_NAME_WIDTH + sum(_WIDTHS))
+    lines = [*(_line(cells) for cells in _HEAD), rule]
+    for c in FOREGROUND:
+        name = CLASS_NAMES[c]
+        title = f"{name}  {LABELS[c].long_name.removesuffix(' haemorrhage')}"
+        lines.append(row(name, title, name, [block[name] for block in blocks]))
+    means = [block["mean"] for block in blocks]
+    lines += [
+        rule,
+        row("mean", f"mean of {len(FOREGROUND)}", "", means),
+        row("any", "any blood", "all", of_any),
+    ]
+    counts = [str(mean["num_classes"]) for mean in means]
+    if any(count != str(len(FOREGROUND)) for count in counts):
+        lines.append(_line(["classes with a value", "", "", counts[0], "", *counts[1:]]))
     return "\n".join(
         [
-            f"{summary['split']}: {summary['num_cases']} cases, {which}, "
-            f"checkpoint of step {summary['checkpoint_step']}; mL are added over cases",
-            *_dataset_line(summary["provenance"]),
+            _title(summary),
+            *_dataset_line(summary.get("provenance", {})),
             "",
             *lines,
             "",
             _false_blood_line(summary["false_blood_ml"]),
-            f"cross-entropy: {_number(summary['cross_entropy'], 5)}",
-            f"dice_coef_multiclass: {_number(comparison, 4)} "
-            "(counts background: for comparison only)",
+            *_pixel_lines(summary),
+            *(f"warning: {text}" for text in summary["warnings"]),
         ]
     )
+
+
+def _title(summary: Summary) -> str:
+    if "split" not in summary:
+        return f"{summary['num_cases']} cases; mL are added over cases"
+    which = {"all": "all slices", "blood": "slices with blood only"}[summary["slices"]]
+    return (
+        f"{summary['split']}: {summary['num_cases']} cases, {which}, "
+        f"checkpoint of step {summary['checkpoint_step']}; mL are added over cases"
+    )
+
+
+def _pixel_lines(summary: Summary) -> list[str]:
+    """What a network's own output says beyond its masks, where that is known."""
+    if "cross_entropy" not in summary:
+        return []
+    comparison = summary["including_background"]["dice_coef_multiclass"]
+    return [
+        f"cross-entropy: {_number(summary['cross_entropy'], 5)}",
+        f"dice_coef_multiclass: {_number(comparison, 4)} (counts background: for comparison only)",
+    ]
 
 
 def print_table(summary: Summary) -> None:

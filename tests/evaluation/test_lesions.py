@@ -33,6 +33,8 @@ def test_one_found_one_missed_one_false() -> None:
     assert found.prediction_covered.tolist() == [1, 0]
     counts = lesions.count_by_size(found)
     assert (lesions.sensitivity(counts), lesions.precision(counts)) == (0.5, 0.5)
+    assert found.reference_slices.tolist() == [[1, 1], [1, 1]]
+    assert found.prediction_slices.tolist() == [[1, 1], [2, 2]]
     true, false, missed = counts.found.sum(), counts.false.sum(), counts.missed.sum()
     assert true / (true + false / 2 + missed / 2) == 0.5
 
@@ -54,7 +56,14 @@ def test_sizes() -> None:
     groups = [0, 0, 1, 1, 2, 2, 3]
     for number, group in zip(voxels, groups, strict=True):
         one = lesions.Lesions(
-            np.array([number * VOXEL_ML]), np.array([0.5]), np.array([0.1]), np.array([0.0])
+            np.array([number * VOXEL_ML]),
+            np.array([0.5]),
+            np.array([0.1]),
+            np.array([0.0]),
+            np.array([number]),
+            np.array([80]),
+            np.array([[0, 0]]),
+            np.array([[0, 0]]),
         )
         counts = lesions.count_by_size(one)
         assert counts.found.tolist() == [int(i == group) for i in range(4)]

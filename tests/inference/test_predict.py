@@ -14,10 +14,10 @@ from run_commands import predict_exit_code as run
 from tiny_ct import nifti_bytes, tiny_volume
 
 import mbh_jax
-from mbh_jax import evaluate
 from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
 from mbh_jax.imageio.readers import find_scans
+from mbh_jax.inference import split
 from mbh_jax.runtime.parallel import compile_eval_step, create_parallel
 from mbh_jax.training import network
 from mbh_jax.training.initialize import initialize_workdir
@@ -41,7 +41,7 @@ def test_masks_are_those_that_evaluation_scores(workdir: Path, tiny_dataset_dir:
     trained = network.restore_network(epath.Path(workdir), parallel)
     step = compile_eval_step(create_mask_step(trained.network), parallel)
     batches = loader.eval_batches(loader.index.examples("train"), global_batch=4)
-    _, rows = next(evaluate.predict_volumes(step, trained.variables, batches, parallel))
+    _, rows = next(split.predict_volumes(step, trained.variables, batches, parallel))
     from data_prep.dataset import read_volume
 
     number = int(loader.index.volume[rows["example"][0]])

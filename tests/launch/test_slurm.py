@@ -171,6 +171,6 @@ def test_preempted_run_ends_with_the_same_numbers(
     preempted.wait("COMPLETED", timeout_s=900)
     assert preempted.field("Restarts") == "1"
     assert "going on after step" in preempted.log
-    for name in ("train_losses.csv", "train_metrics.csv", "evaluation/validation/evaluation.csv"):
+    for name in ("train_losses.csv", "train_metrics.csv", "evaluation/validation/per_case.csv"):
         expected = (tmp_path / "undisturbed" / name).read_bytes()
         assert (tmp_path / "preempted" / name).read_bytes() == expected, name

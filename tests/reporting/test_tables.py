@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mbh_jax.evaluation.case_table import Masks, score_masks
 from mbh_jax.evaluation.summary import summarize, write_evaluation
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.reporting import tables
 
 VOXEL_ML = np.array([0.5, 0.25, 2.0, 1.0])
@@ -28,28 +29,29 @@ def masks():
     return truth, prediction
 
 
-def _confusion(masks):
-    truth, prediction = (array.reshape(len(CASES), -1) for array in masks)
-    return np.stack(
-        [
-            np.bincount(NUM_CLASSES * t + p, minlength=NUM_CLASSES**2).reshape(NUM_CLASSES, -1)
-            for t, p in zip(truth, prediction, strict=True)
-        ]
-    )
+def _scored(masks, voxel_ml=VOXEL_ML, rules=()):
+    """The cases as volumes of one slice, so thick that their voxels have these millilitres."""
+    affines = [None if np.isnan(ml) else np.diag([-1.0, -1.0, 1000 * ml, 1.0]) for ml in voxel_ml]
+    return [
+        score_masks(Masks(case, true[None], predicted[None], affine, rules))
+        for case, true, predicted, affine in zip(CASES, *masks, affines, strict=False)
+    ]
+
+
+FACTS = {
+    "split": "test",
+    "slices": "all",
+    "checkpoint_step": 1200,
+    "cross_entropy": 0.125,
+    "including_background": {"dice_coef_multiclass": 0.98765},
+}
 
 
 @pytest.fixture
 def summary(masks, tmp_path):
-    summary = summarize(
-        CASES,
-        _confusion(masks),
-        voxel_volume_ml=VOXEL_ML,
-        cross_entropy=0.125,
-        dice_coef_multiclass=0.98765,
-        split="test",
-        step=1200,
-    )
-    write_evaluation(tmp_path, summary)
+    scored = _scored(masks)
+    summary = summarize(scored, facts=FACTS)
+    write_evaluation(tmp_path, summary, scored)
     return summary
 
 
@@ -75,7 +77,10 @@ def test_strict_readers_get_the_summary(summary, tmp_path):
     text = (tmp_path / "evaluation.json").read_text()
     assert json.loads(text, parse_constant=refuse) == summary
     names = sorted(entry.name for entry in tmp_path.iterdir())
-    assert names == ["evaluation.csv", "evaluation.json", "summary.json"]
+    tables_of = ["confusion", "per_case", "per_lesion", "per_slice"]
+    assert names == sorted(
+        [*(f"{name}.csv" for name in tables_of), "evaluation.json", "summary.json"]
+    )
 
 
 def test_readers_of_nnunets_summary_get_its_numbers(summary, masks, tmp_path):
@@ -160,63 +165,128 @@ def test_millilitres(summary, masks):
     assert block["all_cases"]["mean"] == pytest.approx(false.mean())
     assert block["all_cases"]["median"] == pytest.approx(np.median(false))
     assert block["all_cases"]["max"] == pytest.approx(false.max())
-    assert block["healthy_cases"] == {"num_cases": 1, "mean": 3.0, "median": 3.0, "max": 3.0}
+    assert block["healthy_cases"] == pytest.approx(
+        {"num_cases": 1, "mean": 3.0, "median": 3.0, "max": 3.0}
+    )
 
 
-def test_evaluation_csv_has_a_row_for_each_case_and_class(summary, masks, tmp_path):
+def _rows(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_per_case_csv_has_a_row_for_each_case_and_region(summary, masks, tmp_path):
     truth, prediction = masks
-    with (tmp_path / "evaluation.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = _rows(tmp_path / "per_case.csv")
+    names = [*(CLASS_NAMES[c] for c in FOREGROUND), "any"]
     assert [(row["case"], row["class"]) for row in rows] == [
-        (case, CLASS_NAMES[c]) for case in CASES for c in FOREGROUND
+        (case, name) for case in CASES for name in names
     ]
-    last = rows[-1]
-    assert (last["Dice"], last["FP"], last["n_ref"]) == ("0.0", "3", "0")
-    assert [float(last[name]) for name in ("pred_ml", "ref_ml", "false_ml")] == [3.0, 0.0, 3.0]
-    assert rows[2]["Dice"] == rows[2]["IoU"] == "", "IVH is on neither side"
-    sah = rows[3]
-    assert float(sah["ref_ml"]) == pytest.approx((truth[0] == 4).sum() * VOXEL_ML[0])
-    assert float(sah["pred_ml"]) == pytest.approx((prediction[0] == 4).sum() * VOXEL_ML[0])
-    assert float(sah["Dice"]) == pytest.approx(_expected_dice(truth[0] == 4, prediction[0] == 4))
+    false = rows[-2]  # SDH of the healthy case
+    assert (false["dice"], false["n_pred"], false["n_ref"]) == ("0.0", "3", "0")
+    assert (false["hd95_mm"], false["lesions_ref"], false["lesions_false"]) == ("inf", "0", "1")
+    assert [float(false[name]) for name in ("pred_ml", "ref_ml")] == pytest.approx([3, 0])
+    assert rows[2]["dice"] == rows[2]["iou"] == rows[2]["hd95_mm"] == "", "IVH is on neither side"
+    for row, true, predicted in (
+        (rows[3], truth[0] == 4, prediction[0] == 4),
+        (rows[5], truth[0] > 0, prediction[0] > 0),
+    ):
+        assert int(row["tp"]) == (true & predicted).sum()
+        assert float(row["ref_ml"]) == pytest.approx(true.sum() * VOXEL_ML[0])
+        assert float(row["pred_ml"]) == pytest.approx(predicted.sum() * VOXEL_ML[0])
+        assert float(row["dice"]) == pytest.approx(_expected_dice(true, predicted))
+
+
+def test_the_counts_suffice_to_make_the_tables_again(summary, masks, tmp_path):
+    """Pooled Dice from per_slice.csv, and from confusion.csv; lesions from per_lesion.csv."""
+    slices, cases = _rows(tmp_path / "per_slice.csv"), _rows(tmp_path / "per_case.csv")
+    confusion, lesions = _rows(tmp_path / "confusion.csv"), _rows(tmp_path / "per_lesion.csv")
+    for name in ("EDH", "SDH", "any"):
+        sums = {
+            column: sum(int(row[column]) for row in slices if row["class"] == name)
+            for column in ("n_ref", "n_pred", "tp")
+        }
+        block = summary["any"]["pooled"] if name == "any" else summary["pooled"][name]
+        assert 2 * sums["tp"] / (sums["n_ref"] + sums["n_pred"]) == pytest.approx(block["Dice"])
+        listed = [row for row in lesions if row["class"] == name and row["mask"] == "reference"]
+        assert len(listed) == sum(int(row["lesions_ref"]) for row in cases if row["class"] == name)
+        assert sum(int(row["voxels"]) for row in listed) == sums["n_ref"]
+        assert sum(int(row["matched"]) for row in listed) == summary["lesions"][name]["found"]
+    diagonal = [row for row in confusion if row["true_class"] == row["predicted_class"] == "SDH"]
+    assert sum(int(row["voxels"]) for row in diagonal) == sum(
+        int(row["tp"]) for row in cases if row["class"] == "SDH"
+    )
+    assert sum(int(row["voxels"]) for row in confusion) == masks[0].size
+
+
+def test_intervals_hold_the_value_and_patients_stay_together(masks):
+    summary = summarize(_scored(masks), facts=FACTS)
+    for rule in ("per_case", "present_only", "pooled"):
+        for name in ("EDH", "SDH"):
+            block = summary["intervals"][rule][name]
+            assert block["low"] <= summary[rule][name]["Dice"] <= block["high"]
+    assert summary["intervals"]["per_case"]["IVH"]["low"] is None
+    # Of one patient alone every resample is the same.
+    one = summarize(_scored(masks), patients=["p"] * 4, facts=FACTS)
+    assert one["num_patients"] == 1
+    block = one["intervals"]["pooled"]["any"]
+    assert block["low"] == block["high"] == pytest.approx(one["any"]["pooled"]["Dice"])
+    assert "1 patients" in one["warnings"][0]
+
+
+def test_classes_in_another_order_are_noticed(masks):
+    truth, _ = masks
+    swapped = np.array([0, 2, 1, 3, 4, 5])[truth]
+    (_, warning) = summarize(_scored((truth, swapped)))["warnings"]
+    assert "EDH is IPH, IPH is EDH" in warning or "IPH is EDH, EDH is IPH" in warning
+    assert len(summarize(_scored((truth, truth)))["warnings"]) == 1
+
+
+def test_scores_of_challenges_stand_in_columns_of_their_own(masks, tmp_path):
+    scored = _scored(masks, rules=("mbhseg25", "brats"))
+    write_evaluation(tmp_path, summarize(scored), scored, ("mbhseg25", "brats"))
+    rows = _rows(tmp_path / "per_case.csv")
+    assert list(rows[0])[-3:] == ["mbhseg25_dice", "brats_dice", "brats_hd95_mm"]
+    assert float(rows[-1]["mbhseg25_dice"]) == pytest.approx(2 * 97 / 197)  # 3 false voxels
+    assert rows[-2]["mbhseg25_dice"] == ""
+    assert float(rows[-2]["brats_hd95_mm"]) == 374
 
 
 def test_table_shows_what_the_summary_holds(summary):
     text = tables.format_table(summary)
     lines = text.splitlines()
-    assert max(map(len, lines)) <= 100
+    assert max(len(line) for line in lines if not line.startswith("warning")) <= 100
     assert lines[0].startswith("test: 4 cases, all slices, checkpoint of step 1200")
     (edh,) = (line for line in lines if line.startswith("EDH"))
+    low, high = (summary["intervals"]["per_case"]["EDH"][key] for key in ("low", "high"))
+    dice = [summary[rule]["EDH"]["Dice"] for rule in ("per_case", "present_only", "pooled")]
     expected = [
-        "2",
-        *(f"{summary[block]['EDH']['Dice']:.3f}" for block in ("per_case", "present_only")),
-        f"{summary['pooled']['EDH']['Dice']:.3f}",
-        f"{summary['pooled']['EDH']['IoU']:.3f}",
+        *("2", "0", f"{dice[0]:.3f}", f"{low:.2f}-{high:.2f}", f"{dice[1]:.3f}", f"{dice[2]:.3f}"),
         *(f"{summary['volume_ml']['EDH'][k]:.1f}" for k in ("reference", "predicted", "false")),
     ]
     assert edh.split()[2:] == expected
     (ivh,) = (line for line in lines if line.startswith("IVH"))
-    assert ivh.split()[2:7] == ["0", "-", "-", "-", "-"]
+    assert ivh.split()[2:8] == ["0", "0", "-", "-", "-", "-"]
     (mean,) = (line for line in lines if line.startswith("mean"))
     assert f"{summary['pooled']['mean']['Dice']:.3f}" in mean.split()
     (classes,) = (line for line in lines if "classes with a value" in line)
-    assert classes.split()[-4:] == ["4", "4", "4", "4"]
-    assert lines[-1] == ("dice_coef_multiclass: 0.9877 (counts background: for comparison only)")
+    assert classes.split()[-3:] == ["4", "4", "4"]
+    (blood,) = (line for line in lines if line.startswith("any"))
+    assert f"{summary['any']['present_only']['Dice']:.3f}" in blood.split()
+    assert "dice_coef_multiclass: 0.9877 (counts background: for comparison only)" in lines
+    assert lines[-1].startswith("warning: 4 patients")
     assert text.count("0.9877") == 1
 
 
+def test_columns_never_run_together(summary):
+    summary["volume_ml"]["EDH"] = dict.fromkeys(("reference", "predicted", "false"), 123456789.04)
+    assert "123456789.0 123456789.0 123456789.0" in tables.format_table(summary)
+
+
 def test_table_of_a_set_where_nothing_is_found_or_present():
-    healthy = np.zeros((2, NUM_CLASSES, NUM_CLASSES), int)
-    healthy[:, 0, 0] = 100
-    summary = summarize(
-        ["a", "b"],
-        healthy,
-        voxel_volume_ml=np.ones(2),
-        cross_entropy=0.0,
-        dice_coef_multiclass=1.0,
-        split="validation",
-        step=1,
-        slices="blood",
-    )
+    healthy = np.zeros((2, 12, 12), int)
+    scored = _scored((healthy, healthy), np.ones(2))
+    summary = summarize(scored, facts=FACTS | {"slices": "blood"})
     text = tables.format_table(summary)
     assert "slices with blood only" in text
     assert "mean 0.00 mL in 2 heads without blood" in text
@@ -225,15 +295,7 @@ def test_table_of_a_set_where_nothing_is_found_or_present():
 
 def test_millilitres_of_unknown_spacing_do_not_exist(masks):
     """Pictures have no spacing: their counts stand, their millilitres are not claimed."""
-    summary = summarize(
-        CASES,
-        _confusion(masks),
-        voxel_volume_ml=np.full(len(CASES), np.nan),
-        cross_entropy=0.1,
-        dice_coef_multiclass=0.9,
-        split="test",
-        step=1,
-    )
+    summary = summarize(_scored(masks, np.full(len(CASES), np.nan)), facts=FACTS)
     assert summary["volume_ml"]["all"] == {"reference": None, "predicted": None, "false": None}
     assert summary["false_blood_ml"]["healthy_cases"]["num_cases"] == 1
     assert summary["false_blood_ml"]["healthy_cases"]["mean"] is None

@@ -1,11 +1,16 @@
 """Volumes from batches: whole, in order, and no sooner or later than their last slice."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 
-import jax.numpy as jnp
+import nibabel
 import numpy as np
+import pytest
+from etils import epath
 
-from mbh_jax import evaluate
+from mbh_jax.data.schema import VolumeFacts
+from mbh_jax.inference import split
 from mbh_jax.runtime.parallel import create_parallel
 
 NUM_SLICES = (3, 5, 1, 4)
@@ -40,7 +45,7 @@ def step(variables, batch):
 
 def test_a_volume_is_handed_on_as_soon_as_its_last_slice_is_there() -> None:
     read: list[int] = []
-    found = evaluate.predict_volumes(step, None, batches(read), create_parallel("jit"))
+    found = split.predict_volumes(step, None, batches(read), create_parallel("jit"))
     example = 0
     for expected, (number, rows) in enumerate(found):
         assert number == expected
@@ -51,13 +56,31 @@ def test_a_volume_is_handed_on_as_soon_as_its_last_slice_is_there() -> None:
     assert example == sum(NUM_SLICES)
 
 
-def test_masks_are_counted_volume_by_volume() -> None:
-    found = evaluate.predict_volumes(step, None, batches([]), create_parallel("jit"))
-    scores = evaluate.score_volumes(found)
-    assert scores.volumes.tolist() == [0, 1, 2, 3]
+def test_masks_are_scored_volume_by_volume_and_written_on_their_grid(tmp_path: Path) -> None:
+    affine = np.array([[-1.0, 0, 0, 3], [0, 1, 0, 4], [0, 0, 1000, 5], [0, 0, 0, 1]])
+    volumes = [
+        VolumeFacts(
+            volume_id=f"case_{number}",
+            patient_id="p",
+            shape=(length, 2, 2),
+            affine=affine,
+            stored_axcodes="RAS",
+        )
+        for number, length in enumerate(NUM_SLICES)
+    ]
+    index = SimpleNamespace(volumes=volumes)
+    found = split.predict_volumes(step, None, batches([]), create_parallel("jit"))
+    scores = split.score_volumes(found, index, (), epath.Path(tmp_path))
+    assert scores.volumes == [0, 1, 2, 3]
+    assert [case.case for case in scores.cases] == [f"case_{i}" for i in range(4)]
     # All labels are 1; four pixels of each slice are predicted as the slice's number modulo 6.
     predicted = [np.arange(3), np.arange(3, 8), np.arange(8, 9), np.arange(9, 13)]
-    for confusion, slices in zip(scores.confusion, predicted, strict=True):
+    for case, slices in zip(scores.cases, predicted, strict=True):
+        confusion = case.confusion.sum(0)
         np.testing.assert_array_equal(confusion[1], 4 * np.bincount(slices % 6, minlength=6))
         assert confusion.sum() == confusion[1].sum()
-    assert jnp.asarray(scores.slices["example"]).tolist() == list(range(13))
+        assert case.regions["any"].ref_ml == pytest.approx(4 * len(slices))
+    assert scores.slices["example"].tolist() == list(range(13))
+    mask = nibabel.load(tmp_path / "case_1.nii.gz")
+    np.testing.assert_array_equal(mask.affine[:3, 2], [0, 0, 1000])
+    np.testing.assert_array_equal(np.asarray(mask.dataobj)[0, 0], np.arange(3, 8) % 6)

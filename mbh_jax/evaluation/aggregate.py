@@ -1,0 +1,192 @@
+"""What is said about a set of scored cases: intervals, distances, lesions, volumes, confusion."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from mbh_jax.evaluation import lesions, statistics, surface, volumes
+from mbh_jax.evaluation.case_table import REGIONS, ScoredCase, region_counts
+from mbh_jax.evaluation.overlap import mean_of_known
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
+
+SEED = 0
+"""Of the bootstrap."""
+
+CLEARLY_HIGHER_DICE = 0.1
+"""Another order of the classes is worth a warning if the mean pooled Dice grows by so much."""
+
+_KINDS = len(FOREGROUND)
+
+
+class Counts:
+    """Voxels of each case and region, (V, 6) int64, the regions in the order of `REGIONS`."""
+
+    def __init__(self, scored: Sequence[ScoredCase]):
+        rows = [[region_counts(one.confusion.sum(0), name) for name in REGIONS] for one in scored]
+        self.n_ref, self.n_pred, self.tp = np.moveaxis(np.array(rows, np.int64), -1, 0)
+
+    @property
+    def dice(self) -> np.ndarray:
+        """(V, 6) float64; NaN where neither mask has the region."""
+        total = self.n_ref + self.n_pred
+        return np.divide(2.0 * self.tp, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def aggregate(scored: Sequence[ScoredCase], patients: Sequence[str]) -> dict[str, Any]:
+    """The keys that stand beside the overlap of classes in a summary (docs/outputs.md).
+
+    Args:
+        scored: the cases.
+        patients: whose they are; a patient's cases stay together in the bootstrap.
+    """
+    counts = Counts(scored)
+    names, number = np.unique(np.array(patients), return_inverse=True)
+    found = {
+        "num_patients": len(names),
+        "any": _any_block(counts),
+        "intervals": _intervals(counts, number),
+        "distances": {name: _distances(scored, counts, i) for i, name in enumerate(REGIONS)},
+        "surface_dice": {name: _surface_dice(scored, name) for name in REGIONS},
+        "lesions": {name: _lesions(scored, name) for name in REGIONS},
+        "volume_agreement": {name: _agreement(scored, name) for name in REGIONS},
+        "absent": {name: _absent(scored, name) for name in REGIONS},
+        "confusion_of_types": _confusion_of_types(scored),
+    }
+    warnings = [statistics.sample_size_warning(len(names)), order_warning(scored)]
+    return found | {"warnings": [text for text in warnings if text]}
+
+
+def _any_block(counts: Counts) -> dict[str, Any]:
+    """All blood together, by the three ways of counting."""
+    dice, present = counts.dice[:, -1], counts.n_ref[:, -1] > 0
+    total = (counts.n_ref + counts.n_pred)[:, -1].sum()
+    return {
+        "per_case": {"Dice": float(mean_of_known(dice)), "num_cases": int(np.isfinite(dice).sum())},
+        "present_only": {
+            "Dice": float(mean_of_known(np.where(present, dice, np.nan))),
+            "num_cases": int(present.sum()),
+        },
+        "pooled": {
+            "Dice": float(2 * counts.tp[:, -1].sum() / total) if total else math.nan,
+            "num_cases": int(present.sum()),
+        },
+    }
+
+
+def _intervals(counts: Counts, patients: np.ndarray) -> dict[str, Any]:
+    """95 % percentile bootstrap intervals over patients of each Dice, all with the same draws."""
+    draws = statistics.draw_patients(int(patients.max()) + 1, seed=SEED)
+
+    def ratios(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+        summed = [statistics.sum_by_patient(values, patients) for values in (above, below)]
+        return statistics.resampled_ratios(summed[0], summed[1], draws)
+
+    dice, present = counts.dice, counts.n_ref > 0
+    known = np.isfinite(dice)
+    resampled = {
+        "per_case": (ratios(np.where(known, dice, 0.0), known * 1.0), known),
+        "present_only": (ratios(np.where(present, dice, 0.0), present * 1.0), present),
+        "pooled": (ratios(2.0 * counts.tp, 1.0 * (counts.n_ref + counts.n_pred)), present),
+    }
+    block: dict[str, Any] = {"resamples": statistics.NUM_RESAMPLES, "seed": SEED}
+    for rule, (values, which) in resampled.items():
+        mean = mean_of_known(values[:, :_KINDS], 1)
+        interval = statistics.percentile_interval(np.concatenate([values, mean[:, None]], 1))
+        cases = [*which.sum(0), which[:, :_KINDS].any(1).sum()]
+        block[rule] = {
+            name: {"low": low, "high": high, "num_cases": int(n)}
+            for name, low, high, n in zip((*REGIONS, "mean"), *interval, cases, strict=True)
+        }
+    return block
+
+
+def _distances(scored: Sequence[ScoredCase], counts: Counts, region: int) -> dict[str, Any]:
+    """HD95 over cases; a case without millimetres has none, and is not counted."""
+    distances = np.array([one.regions[REGIONS[region]].hd95_mm for one in scored])
+    in_mm = np.array([math.isfinite(one.voxel_ml) for one in scored])
+    found = surface.summarize_distances(
+        distances[in_mm], counts.n_ref[in_mm, region] > 0, counts.n_pred[in_mm, region] > 0
+    )
+    # JSON has no infinity: a median that is infinite is written as a word.
+    return {name: "inf" if value == math.inf else value for name, value in found._asdict().items()}
+
+
+def _surface_dice(scored: Sequence[ScoredCase], region: str) -> dict[str, float]:
+    """Means over the cases that have a value, and how many have one."""
+    kinds = ("surface_dice", "surface_area_dice")
+    names = [f"{kind}_{tolerance}mm" for kind in kinds for tolerance in (1, 2)]
+    values = np.array([[getattr(one.regions[region], name) for name in names] for one in scored])
+    means = dict(zip(names, mean_of_known(values).tolist(), strict=True))
+    return means | {"num_cases": int(np.isfinite(values[:, 0]).sum())}
+
+
+def _lesions(scored: Sequence[ScoredCase], region: str) -> dict[str, Any]:
+    """Lesions found, missed and false: all, and by size where millilitres are known."""
+    of_cases = [one.regions[region].lesions for one in scored]
+    block: dict[str, Any] = {
+        "found": int(sum(one.found.sum() for one in of_cases)),
+        "missed": int(sum((~one.found).sum() for one in of_cases)),
+        "false": int(sum(one.false.sum() for one in of_cases)),
+    }
+    measured = [one for case, one in zip(scored, of_cases, strict=True) if case.voxel_ml > 0]
+    by_size = [lesions.count_by_size(one) for one in measured]
+    block["by_size"] = {
+        size: {
+            kind: int(sum(getattr(counts, kind)[i] for counts in by_size))
+            for kind in ("found", "missed", "false")
+        }
+        for i, size in enumerate(lesions.SIZE_NAMES)
+    }
+    return block
+
+
+def _millilitres(scored: Sequence[ScoredCase], region: str) -> tuple[np.ndarray, np.ndarray]:
+    found = [one.regions[region] for one in scored]
+    return np.array([one.pred_ml for one in found]), np.array([one.ref_ml for one in found])
+
+
+def _agreement(scored: Sequence[ScoredCase], region: str) -> dict[str, Any]:
+    return volumes.volume_agreement(*_millilitres(scored, region))._asdict()
+
+
+def _absent(scored: Sequence[ScoredCase], region: str) -> dict[str, Any]:
+    """False blood in the cases whose reference lacks the region; of "any", in healthy heads."""
+    return volumes.false_blood(*_millilitres(scored, region))._asdict()
+
+
+def _confusion_of_types(scored: Sequence[ScoredCase]) -> dict[str, dict[str, int]]:
+    """Voxels by true and predicted class, added over cases."""
+    total = sum(one.confusion.sum(0) for one in scored)
+    return {
+        true: dict(zip(CLASS_NAMES, row, strict=True))
+        for true, row in zip(CLASS_NAMES, np.asarray(total).tolist(), strict=True)
+    }
+
+
+def order_warning(scored: Sequence[ScoredCase]) -> str | None:
+    """What to say where the predictions look as if their classes had another order.
+
+    Pooled Dice of each predicted class with each true one; the best assignment of them (Kuhn, Naval
+    Research Logistics Quarterly 2 (1955) 83-97) is compared with the order as it is.
+    """
+    total = np.asarray(sum(one.confusion.sum(0) for one in scored), np.float64)
+    both = total[1:, 1:]
+    sums = total.sum(1)[1:, None] + total.sum(0)[None, 1:]
+    dice = np.divide(2 * both, sums, out=np.zeros_like(both), where=sums > 0)
+    true, predicted = linear_sum_assignment(-dice)
+    gain = (dice[true, predicted].sum() - np.trace(dice)) / _KINDS
+    if gain < CLEARLY_HIGHER_DICE:
+        return None
+    changed = ", ".join(
+        f"{CLASS_NAMES[p + 1]} is {CLASS_NAMES[t + 1]}"
+        for t, p in zip(true, predicted, strict=True)
+        if t != p and both[t, p]
+    )
+    return (
+        f"with another order of the predicted classes ({changed}) the mean pooled Dice would be "
+        f"{dice[true, predicted].mean():.2f} and not {np.trace(dice) / _KINDS:.2f}: check which "
+        "value stands for which class"
+    )

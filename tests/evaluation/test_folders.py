@@ -1,0 +1,225 @@
+"""Masks in folders: scored by the rules of a run, refused in one line where they cannot be."""
+
+import csv
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from mbh_jax import evaluate
+from mbh_jax.evaluation.case import score_case
+from mbh_jax.labels import LABELS
+
+AFFINE = np.array([[-0.5, 0, 0, 9], [0, 0.5, 1, 8], [0, 0, 5, 7], [0, 0, 0, 1.0]])
+
+
+def write_mask(path: Path, label: np.ndarray, affine: np.ndarray = AFFINE, dtype=np.uint8) -> None:
+    """A NIfTI file; `label` is (i, j, k)."""
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(label.astype(dtype), affine), path)
+
+
+def label_of(seed: int) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    label = np.zeros((12, 10, 4), np.uint8)
+    for value in range(1, 6):
+        i, j, k = rng.integers(0, (9, 7, 3))
+        label[i : i + 3, j : j + 3, k : k + 2] = value
+    return label
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three references; two of them have a prediction, and a third prediction has no reference."""
+    predictions, references = tmp_path / "predicted", tmp_path / "true"
+    for number, name in enumerate("abc"):
+        write_mask(references / f"{name}.nii.gz", label_of(number))
+    write_mask(predictions / "a.nii.gz", label_of(0))
+    write_mask(predictions / "b.nii.gz", np.roll(label_of(1), 1, axis=0))
+    write_mask(predictions / "z.nii.gz", label_of(3))
+    return predictions, references
+
+
+def run(predictions: Path, references: Path, *more: str) -> int:
+    given = [f"--predictions={predictions}", f"--references={references}", *more]
+    try:
+        evaluate.main(given)
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_is_scored_and_a_missing_prediction_counts_as_missed(folders, tmp_path, capsys):
+    assert run(*folders, f"--output={tmp_path / 'out'}", "--rules=brats") == 0
+    said = capsys.readouterr().out
+    assert "warning: no prediction, counted as missed: c" in said
+    assert "warning: no reference, left out: z" in said
+    rows = {(row["case"], row["class"]): row for row in rows_of(tmp_path / "out" / "per_case.csv")}
+    assert len(rows) == 3 * 6
+    assert rows["a", "any"]["dice"] == "1.0" and rows["a", "any"]["hd95_mm"] == "0.0"
+    assert rows["c", "IPH"]["dice"] == "0.0" and rows["c", "IPH"]["hd95_mm"] == "inf"
+    # The metrics do not depend on how the file stores its axes.
+    turned = [np.moveaxis(mask, -1, 0) for mask in (label_of(1), np.roll(label_of(1), 1, axis=0))]
+    step = AFFINE[:, [1, 0, 2, 3]]
+    expected = score_case(turned[0], turned[1], step)
+    for name, scores in expected.items():
+        row = rows["b", name]
+        assert float(row["dice"]) == pytest.approx(scores.dice)
+        assert float(row["hd95_mm"]) == pytest.approx(scores.hd95_mm)
+        assert float(row["surface_dice_1mm"]) == pytest.approx(scores.surface_dice_1mm)
+        assert float(row["ref_ml"]) == pytest.approx(scores.ref_ml)
+    summary = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert summary["missing_predictions"] == ["c"] and summary["without_reference"] == ["z"]
+    assert summary["distances"]["IPH"]["num_missed"] == 1
+    assert Path(summary["metric_per_case"][1]["prediction_file"]).name == "b.nii.gz"
+
+
+def test_processes_give_the_numbers_of_one(folders):
+    from mbh_jax.evaluation.folders import Pair, score_folders
+
+    predictions, references = folders
+    pairs = [
+        Pair(str(i), references / f"{name}.nii.gz", predictions / f"{name}.nii.gz")
+        for i, name in enumerate("abab")
+    ]
+    one, several = (list(score_folders(pairs, processes=number)) for number in (1, 2))
+    for a, b in zip(one, several, strict=True):
+        np.testing.assert_array_equal(a.confusion, b.confusion)
+        assert a.regions["any"][:5] == b.regions["any"][:5]
+
+
+def test_nothing_of_the_training_stack_is_imported(folders):
+    heavy = ("jax", "flax", "optax", "orbax", "tensorflow", "tensorflow_datasets", "torch")
+    code = (
+        "import sys; from mbh_jax import evaluate; "
+        f"evaluate.main(['--predictions={folders[0]}', '--references={folders[1]}']); "
+        f"print([name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+
+
+def test_labels_of_other_masks_are_translated(folders, tmp_path, capsys):
+    """nnU-Net's dataset.json, and a table from values to names, for masks in another order."""
+    predictions, references = folders
+    other = np.array([0, 5, 1, 2, 3, 4])
+    for folder in (predictions, references):
+        for path in folder.iterdir():
+            write_mask(path, other[np.asarray(nibabel.load(path).dataobj)])
+    names = {"background": 0, "EDH": 5, "IPH": 1, "IVH": 2, "SAH": 3, "SDH": 4}
+    by_value = {str(value): name for name, value in names.items()}
+    for number, content in enumerate(({"labels": names}, by_value)):
+        path = tmp_path / "labels.json"
+        path.write_text(json.dumps(content))
+        assert run(*folders, f"--labels={path}", f"--output={tmp_path / str(number)}") == 0
+    for number in range(2):
+        rows = rows_of(tmp_path / str(number) / "per_case.csv")
+        counts = np.bincount(label_of(0).ravel(), minlength=6)
+        assert [int(row["n_ref"]) for row in rows[:5]] == counts[1:].tolist()
+
+
+def test_pictures_are_scored_without_millimetres(tmp_path, capsys):
+    colours = np.array([label.rgb for label in LABELS], np.uint8)
+    for folder, seed in (("predicted", 0), ("true", 1)):
+        (tmp_path / folder).mkdir()
+        picture = Image.fromarray(colours[label_of(seed)[..., 1]])
+        picture.save(tmp_path / folder / "slice_1.png")
+    assert run(tmp_path / "predicted", tmp_path / "true", f"--output={tmp_path / 'out'}") == 0
+    row = rows_of(tmp_path / "out" / "per_case.csv")[-1]
+    assert int(row["n_ref"]) == np.count_nonzero(label_of(1)[..., 1])
+    assert row["ref_ml"] == row["hd95_mm"] == ""
+
+
+def _float(label):
+    return label.astype(np.float32) + 0.5
+
+
+def bad_inputs():
+    """Name, what is done to the folders, further options, and what the line must say."""
+
+    def predict(change, **how):
+        return lambda p, r: write_mask(p / "a.nii.gz", change(label_of(0)), **how)
+
+    moved = AFFINE.copy()
+    moved[2, 3] += 5
+
+    def remove_all(folder):
+        for path in folder.iterdir():
+            path.unlink()
+
+    def put(name, content):
+        return lambda p, r: (p / name).write_bytes(content)
+
+    def colour(p, r):
+        for folder in (p, r):
+            remove_all(folder)
+            Image.fromarray(np.full((4, 4, 3), 77, np.uint8)).save(folder / "a.png")
+
+    def mixed(p, r):
+        remove_all(p)
+        Image.fromarray(np.zeros((10, 12, 3), np.uint8)).save(p / "a.png")
+
+    def json_of(content):
+        return lambda p, r: (p.parent / "labels.json").write_text(content)
+
+    labels = "--labels={tmp}/labels.json"
+    return [
+        ("label 7", predict(lambda x: x + 2), (), "label value 7: labels must be 0 to 5"),
+        ("negative", predict(lambda x: -1.0 * x, dtype=np.int16), (), "label value -5"),
+        ("probabilities", predict(_float, dtype=np.float32), (), "not whole"),
+        ("nan", predict(lambda x: x * np.nan, dtype=np.float32), (), "not whole"),
+        (
+            "shape",
+            predict(lambda x: x[:, :9]),
+            (),
+            "12 x 9 x 4, its reference a.nii",
+        ),
+        ("slices", predict(lambda x: x[..., :3]), (), "give masks on one grid"),
+        ("place", predict(lambda x: x, affine=moved), (), "up to 5.0 mm"),
+        ("4D", predict(lambda x: np.stack([x, x], -1)), (), "give one 3-D volume a file"),
+        ("empty file", put("a.nii.gz", b""), (), "a.nii.gz"),
+        ("text", put("a.nii.gz", b"no volume" * 99), (), "a.nii.gz"),
+        ("truncated", put("a.nii.gz", gzip.compress(bytes(200))), (), "a.nii.gz"),
+        ("two of a name", put("a.nii", b""), (), "are both called a"),
+        ("no predictions", lambda p, r: remove_all(p), (), "holds no masks"),
+        ("no references", lambda p, r: remove_all(r), (), "holds no masks"),
+        (
+            "no common names",
+            lambda p, r: [f.rename(f.with_name(f"x_{f.name}")) for f in list(p.iterdir())],
+            (),
+            "no names in common (such as x_a and a)",
+        ),
+        ("no folder", lambda p, r: (remove_all(p), p.rmdir()), (), "no such folder"),
+        ("a file", lambda p, r: (remove_all(p), p.rmdir(), p.write_text("")), (), "no such folder"),
+        ("other colours", colour, (), "grey value 77 stands for no class"),
+        ("picture and volume", mixed, (), "give masks"),
+        ("no labels file", lambda p, r: None, (labels,), "not a JSON file"),
+        ("no json", json_of("{"), (labels,), "not a JSON file"),
+        ("json list", json_of("[1]"), (labels,), "give {"),
+        ("unknown class", json_of('{"1": "blood"}'), (labels,), "'blood': give one of"),
+        ("value not listed", json_of('{"1": "EDH"}'), (labels,), "is not in --labels"),
+        ("output", lambda p, r: None, ("--output={tmp}/true",), "give another folder"),
+    ]
+
+
+@pytest.mark.parametrize("case", [pytest.param(case[1:], id=case[0]) for case in bad_inputs()])
+def test_what_cannot_be_scored_is_one_line(case, folders, tmp_path, capsys):
+    change, options, said = case
+    change(*folders)
+    given = [option.format(tmp=tmp_path) for option in options]
+    out = f"--output={tmp_path / 'out'}"
+    assert run(*folders, *([out] if not any("output" in o for o in given) else []), *given) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: ") and said in error
+    assert not (tmp_path / "out").exists()
