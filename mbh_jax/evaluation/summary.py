@@ -142,6 +142,7 @@ def summarize(
     summary = {
         **(facts or {}),
         "num_cases": len(cases),
+        "patients": dict(zip(cases, patients or cases, strict=True)),
         "metric_per_case": [
             {
                 "case": case,
