@@ -18,5 +18,6 @@ run=("$python" -m mbh_jax.main --config=configs/quickstart.py --workdir=runs/qui
 # A scan as a user has it: the first of the test patients.
 scan=$(sed -n '2s/,.*//p' runs/quickstart/evaluation/test*/per_case.csv | head -n 1)
 "$python" -m mbh_jax.predict --model runs/quickstart --output runs/quickstart/predicted \
-  --input "data/raw/phantom/images/$scan.nii.gz" --overwrite
-echo "curves, pictures and tables: runs/quickstart; a predicted scan: runs/quickstart/predicted"
+  --input "data/raw/phantom/images/$scan.nii.gz" --html --overwrite
+echo "curves, pictures and tables: runs/quickstart; to open in a browser: report.html in"
+echo "runs/quickstart/evaluation/test, and the page of a predicted scan: runs/quickstart/predicted/$scan.html"

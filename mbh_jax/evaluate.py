@@ -12,13 +12,16 @@ if __name__ == "__main__":
     end_at_first_signal()  # Before the imports, which take a while.
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from mbh_jax import files
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.evaluation import folders, summary
-from mbh_jax.evaluation.case_table import RULES
+from mbh_jax.evaluation.case_table import RULES, ScoredCase, case_rows
+from mbh_jax.imageio import nifti
 from mbh_jax.log import log, start_logging
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
@@ -35,6 +38,7 @@ def evaluate_folders(
     labels: Path | None = None,
     rules: Sequence[str] = (),
     by_index: bool = False,
+    images: Path | None = None,
 ) -> summary.Summary:
     """Scores the masks of a folder, prints the table, and writes the files of an evaluation.
 
@@ -46,6 +50,8 @@ def evaluate_folders(
             `mbh_jax.evaluation.folders.read_label_map`.
         rules: challenges whose own scores are added, of `case_table.RULES`.
         by_index: compare voxels of equal index although affines differ.
+        images: folder of the scans as NIfTI, called as the references, for the pictures of the
+            report; None, or where one is missing: its contours stand on black.
 
     Raises:
         UserError: the folders, the JSON or a mask cannot be used. Nothing is written.
@@ -80,9 +86,55 @@ def evaluate_folders(
     )
     if output is not None:
         summary.write_evaluation(output, found, scored, rules)
+        by_case = {pair.case: pair for pair in pairs}
+        _write_report(
+            output,
+            found,
+            scored,
+            lambda case: folders.read_pair(by_case[case], label_map),
+            images,
+        )
         log.info("wrote %s", output)
     tables.print_table(found)
     return found
+
+
+def _write_report(
+    output: Path,
+    found: summary.Summary,
+    scored: Sequence[ScoredCase],
+    read_masks: Callable[[str], tuple[np.ndarray, np.ndarray]],
+    images: Path | None,
+) -> None:
+    from mbh_jax.reporting.report.cases import CaseImages
+    from mbh_jax.reporting.report.page import REPORT_FILE, ReportContents, write_report
+
+    def images_of(case: str) -> CaseImages:
+        reference, prediction = read_masks(case)
+        return CaseImages(_hu(images, case, reference.shape), reference, prediction)
+
+    contents = ReportContents(
+        title=f"{found['provenance']['predictions']} against {found['provenance']['references']}",
+        summary=found,
+        case_rows=case_rows(scored),
+        images=images_of,
+    )
+    write_report(output / REPORT_FILE, contents)
+
+
+def _hu(images: Path | None, case: str, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The scan of a case in HU, if it is there and as large as the masks."""
+    if images is None:
+        return None
+    for suffix in (".nii.gz", ".nii"):
+        # nnU-Net's users call the first channel of a scan _0000.
+        for path in (images / f"{case}{suffix}", images / f"{case}_0000{suffix}"):
+            if path.is_file():
+                hu = nifti.read_volume(path).hu
+                if hu.shape != shape:
+                    raise UserError(f"{path}: its masks have another shape: give the scan of them")
+                return hu
+    return None
 
 
 def _names(cases: Sequence[str]) -> str:
@@ -111,6 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--rules", action="append", choices=RULES, default=[], help="also score as a challenge does"
     )
     parser.add_argument(
+        "--images",
+        type=files.local_path,
+        help="folder of the scans as NIfTI, for the pictures of the report",
+    )
+    parser.add_argument(
         "--by_index",
         action="store_true",
         help="compare voxels of equal index although affines differ",
@@ -127,6 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             labels=chosen.labels,
             rules=chosen.rules,
             by_index=chosen.by_index,
+            images=chosen.images,
         )
 
 

@@ -111,7 +111,7 @@ def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None
     evaluation = undisturbed / "evaluation" / "validation"
     names = {path.name for path in evaluation.iterdir()}
     assert names == {
-        *("summary.json", "evaluation.json", "masks"),
+        *("summary.json", "evaluation.json", "masks", "report.html"),
         *("per_case.csv", "per_lesion.csv", "per_slice.csv", "confusion.csv"),
     }
     with (undisturbed / "train_losses.csv").open() as file:

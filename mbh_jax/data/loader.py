@@ -82,6 +82,24 @@ class Loader:
 
                 yield from pipeline.eval_batches(self.index, of_one_shape, **which)
 
+    def read_slices(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """HU int16 and labels uint8, each (n, H, W), of slices of one size, on this process alone.
+
+        Args:
+            examples: (n,) int32, such as all slices of a volume.
+        """
+        number = len(examples)
+        if self._packed is not None:
+            batches = self._packed.eval_batches(examples, global_batch=number, host=0, num_hosts=1)
+        else:
+            from mbh_jax.data import pipeline
+
+            batches = pipeline.eval_batches(
+                self.index, examples, global_batch=number, host=0, num_hosts=1
+            )
+        (batch,) = batches
+        return np.asarray(batch["image"])[..., 0], np.asarray(batch["label"])
+
     def resident_slices(
         self, examples: np.ndarray, hold: Callable[[np.ndarray], jax.Array]
     ) -> tuple[ResidentSlices, ...]:

@@ -173,6 +173,14 @@ def score_pair(
     return score_masks(Masks(pair.case, reference, prediction, affine, rules))
 
 
+def read_pair(pair: Pair, label_map: LabelMap | None) -> tuple[np.ndarray, np.ndarray]:
+    """Reference and prediction of a case, (slices, rows, columns) uint8 each."""
+    reference, _ = _read(pair.reference, label_map)
+    if pair.prediction is None:
+        return reference, np.zeros_like(reference)
+    return reference, _read(pair.prediction, label_map)[0]
+
+
 def _shape(mask: np.ndarray) -> str:
     return " x ".join(map(str, mask.shape[::-1]))
 

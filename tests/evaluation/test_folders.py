@@ -83,6 +83,7 @@ def test_a_folder_is_scored_and_a_missing_prediction_counts_as_missed(folders, t
     assert summary["missing_predictions"] == ["c"] and summary["without_reference"] == ["z"]
     assert summary["distances"]["IPH"]["num_missed"] == 1
     assert Path(summary["metric_per_case"][1]["prediction_file"]).name == "b.nii.gz"
+    assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_processes_give_the_numbers_of_one(folders):
