@@ -12,7 +12,7 @@ if __name__ == "__main__":
     end_at_first_signal()  # Before the imports, which take a while.
 
 import argparse
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +58,7 @@ def evaluate_folders(
     """
     label_map = None if labels is None else folders.read_label_map(labels)
     pairs, others = folders.find_pairs(predictions, references)
+    scans = {} if images is None else _find_images(images, pairs)
     missing = [pair.case for pair in pairs if pair.prediction is None]
     scored = []
     with Progress(len(pairs), label="scoring", enabled=True) as progress:
@@ -85,15 +86,15 @@ def evaluate_folders(
         },
     )
     if output is not None:
-        summary.write_evaluation(output, found, scored, rules)
         by_case = {pair.case: pair for pair in pairs}
         _write_report(
             output,
             found,
             scored,
             lambda case: folders.read_pair(by_case[case], label_map),
-            images,
+            scans,
         )
+        summary.write_evaluation(output, found, scored, rules)
         log.info("wrote %s", output)
     tables.print_table(found)
     return found
@@ -104,14 +105,17 @@ def _write_report(
     found: summary.Summary,
     scored: Sequence[ScoredCase],
     read_masks: Callable[[str], tuple[np.ndarray, np.ndarray]],
-    images: Path | None,
+    scans: Mapping[str, Path],
 ) -> None:
     from mbh_jax.reporting.report.cases import CaseImages
     from mbh_jax.reporting.report.page import REPORT_FILE, ReportContents, write_report
 
     def images_of(case: str) -> CaseImages:
         reference, prediction = read_masks(case)
-        return CaseImages(_hu(images, case, reference.shape), reference, prediction)
+        hu = nifti.read_volume(scans[case]).hu if case in scans else None
+        if hu is not None and hu.shape != reference.shape:
+            raise UserError(f"{scans[case]}: its masks have another shape: give the scan of them")
+        return CaseImages(hu, reference, prediction)
 
     contents = ReportContents(
         title=f"{found['provenance']['predictions']} against {found['provenance']['references']}",
@@ -122,19 +126,20 @@ def _write_report(
     write_report(output / REPORT_FILE, contents)
 
 
-def _hu(images: Path | None, case: str, shape: tuple[int, ...]) -> np.ndarray | None:
-    """The scan of a case in HU, if it is there and as large as the masks."""
-    if images is None:
-        return None
-    for suffix in (".nii.gz", ".nii"):
-        # nnU-Net's users call the first channel of a scan _0000.
-        for path in (images / f"{case}{suffix}", images / f"{case}_0000{suffix}"):
-            if path.is_file():
-                hu = nifti.read_volume(path).hu
-                if hu.shape != shape:
-                    raise UserError(f"{path}: its masks have another shape: give the scan of them")
-                return hu
-    return None
+def _find_images(folder: Path, pairs: Sequence[folders.Pair]) -> dict[str, Path]:
+    """The scan of each case that has one; nnU-Net's users call its first channel `_0000`."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    found = {
+        pair.case: path
+        for pair in pairs
+        for name in (pair.case, f"{pair.case}_0000")
+        for path in (folder / f"{name}.nii.gz", folder / f"{name}.nii")
+        if path.is_file()
+    }
+    if not found:
+        raise UserError(f"{folder}: holds no scan of a case, such as {pairs[0].case}.nii.gz")
+    return found
 
 
 def _names(cases: Sequence[str]) -> str:
@@ -175,7 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     start_logging()
     with one_line_errors():
-        if chosen.output in (chosen.predictions, chosen.references):
+        masks = (chosen.predictions, chosen.references)
+        if chosen.output and chosen.output.resolve() in [folder.resolve() for folder in masks]:
             raise UserError(f"--output {chosen.output}: give another folder than that of the masks")
         evaluate_folders(
             chosen.predictions,

@@ -86,6 +86,27 @@ def test_a_folder_is_scored_and_a_missing_prediction_counts_as_missed(folders, t
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_nnunet_reads_the_summary_and_has_the_same_numbers(folders, tmp_path):
+    """Its own evaluation of the same masks; it has no rule for a missing prediction."""
+    evaluation = pytest.importorskip("nnunetv2.evaluation.evaluate_predictions")
+    predictions, references = folders
+    write_mask(predictions / "c.nii.gz", label_of(5))
+    (predictions / "z.nii.gz").unlink()
+    assert run(*folders, f"--output={tmp_path / 'out'}") == 0
+    ours = evaluation.load_summary_json(str(tmp_path / "out" / "summary.json"))
+    given = (str(references), str(predictions), [1, 2, 3, 4, 5])
+    evaluation.compute_metrics_on_folder_simple(*given, output_file=str(tmp_path / "theirs.json"))
+    theirs = evaluation.load_summary_json(str(tmp_path / "theirs.json"))
+    for label in range(1, 6):
+        for name, value in theirs["mean"][label].items():
+            assert ours["mean"][label][name] == pytest.approx(value, nan_ok=True)
+    for one, other in zip(ours["metric_per_case"], theirs["metric_per_case"], strict=True):
+        assert Path(one["prediction_file"]).name == Path(other["prediction_file"]).name
+        for label, metrics in other["metrics"].items():
+            for name, value in metrics.items():
+                assert one["metrics"][label][name] == pytest.approx(value, nan_ok=True)
+
+
 def test_processes_give_the_numbers_of_one(folders):
     from mbh_jax.evaluation.folders import Pair, score_folders
 
@@ -174,6 +195,10 @@ def bad_inputs():
     def json_of(content):
         return lambda p, r: (p.parent / "labels.json").write_text(content)
 
+    def image_of_another_shape(p, r):
+        hu = np.random.default_rng(0).integers(-1000, 100, (12, 10, 5))
+        write_mask(p.parent / "i" / "b.nii.gz", hu, dtype=np.int16)
+
     labels = "--labels={tmp}/labels.json"
     return [
         ("label 7", predict(lambda x: x + 2), (), "label value 7: labels must be 0 to 5"),
@@ -210,6 +235,14 @@ def bad_inputs():
         ("json list", json_of("[1]"), (labels,), "give {"),
         ("unknown class", json_of('{"1": "blood"}'), (labels,), "'blood': give one of"),
         ("value not listed", json_of('{"1": "EDH"}'), (labels,), "is not in --labels"),
+        ("no images", lambda p, r: None, ("--images={tmp}/none",), "no such folder"),
+        (
+            "other images",
+            lambda p, r: (p.parent / "i").mkdir(),
+            ("--images={tmp}/i",),
+            "no scan of",
+        ),
+        ("image's shape", image_of_another_shape, ("--images={tmp}/i",), "another shape"),
         ("output", lambda p, r: None, ("--output={tmp}/true",), "give another folder"),
     ]
 
