@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from mbh_jax.evaluation import lesions, statistics, surface, volumes
+from mbh_jax.evaluation import calibration, lesions, statistics, surface, volumes
 from mbh_jax.evaluation.case_table import REGIONS, ScoredCase, region_counts
 from mbh_jax.evaluation.overlap import mean_of_known
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
@@ -55,6 +55,8 @@ def aggregate(scored: Sequence[ScoredCase], patients: Sequence[str]) -> dict[str
         "absent": {name: _absent(scored, name) for name in REGIONS},
         "confusion_of_types": _confusion_of_types(scored),
     }
+    if block := _calibration(scored):
+        found["calibration"] = block
     warnings = [statistics.sample_size_warning(len(names)), order_warning(scored)]
     return found | {"warnings": [text for text in warnings if text]}
 
@@ -140,6 +142,16 @@ def _lesions(scored: Sequence[ScoredCase], region: str) -> dict[str, Any]:
         }
         for i, size in enumerate(lesions.SIZE_NAMES)
     }
+    return block
+
+
+def _calibration(scored: Sequence[ScoredCase]) -> dict[str, Any]:
+    """Of the cases whose probabilities were kept; empty without any."""
+    known = [one.calibration for one in scored if one.calibration is not None]
+    block: dict[str, Any] = {"num_cases": len(known)} if known else {}
+    for name in ("foreground", "whole") if known else ():
+        bins = calibration.add_bins([getattr(one, name) for one in known])
+        block[name] = {"ece": calibration.expected_calibration_error(bins), **bins._asdict()}
     return block
 
 

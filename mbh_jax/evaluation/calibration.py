@@ -5,6 +5,7 @@ slices to a volume, of volumes to a set. Over whole scans background dominates, 
 small whatever becomes of blood; so it is reported beside that of the foreground.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,11 @@ def volume_calibration(probabilities: np.ndarray, label: np.ndarray) -> VolumeCa
     return VolumeCalibration(
         calibration_bins(confidence, correct), calibration_bins(confidence[blood], correct[blood])
     )
+
+
+def add_bins(bins: Sequence[CalibrationBins]) -> CalibrationBins:
+    """The bins of several volumes added up."""
+    return CalibrationBins(*(np.sum(column, axis=0) for column in zip(*bins, strict=True)))
 
 
 def expected_calibration_error(bins: CalibrationBins) -> float:

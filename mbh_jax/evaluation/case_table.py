@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mbh_jax.evaluation.calibration import VolumeCalibration
 from mbh_jax.evaluation.case import ANY, RegionScores, score_case
 from mbh_jax.evaluation.challenges import brats_lesion_wise, mbhseg25_scores
 from mbh_jax.imageio.volume import voxel_volume_ml
@@ -66,6 +67,7 @@ class ScoredCase(NamedTuple):
         confusion: (slices, K, K) int64 voxel counts, axes [slice, true, predicted].
         voxel_ml: volume of a voxel; NaN where it is not known.
         rules: for each of `REGIONS` the scores of challenges, by column.
+        calibration: of the probabilities, where those were kept.
     """
 
     case: str
@@ -73,6 +75,7 @@ class ScoredCase(NamedTuple):
     confusion: np.ndarray
     voxel_ml: float
     rules: dict[str, dict[str, float]]
+    calibration: VolumeCalibration | None = None
 
 
 def score_masks(masks: Masks) -> ScoredCase:

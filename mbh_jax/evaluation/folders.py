@@ -8,6 +8,7 @@ import functools
 import json
 import multiprocessing
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,14 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mbh_jax.errors import UserError
+from mbh_jax.evaluation.calibration import VolumeCalibration, volume_calibration
 from mbh_jax.evaluation.case_table import Masks, ScoredCase, score_masks
 from mbh_jax.imageio import nifti_file, png, stored
 from mbh_jax.imageio.volume import (
     affine_distance_mm,
     affine_spacing_mm,
     turn_affine_to_program,
+    turn_to_program,
 )
-from mbh_jax.labels import CLASS_NAMES
+from mbh_jax.labels import CLASS_NAMES, NUM_CLASSES
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
 """What a mask is known by, in lower case."""
@@ -152,10 +155,10 @@ def score_pair(
     pair: Pair, *, label_map: LabelMap | None, rules: tuple[str, ...], by_index: bool
 ) -> ScoredCase:
     """Reads and scores one case; see `score_folders`."""
-    reference, affine = _read(pair.reference, label_map)
+    reference, affine, _ = _read(pair.reference, label_map)
     if pair.prediction is None:
         return score_masks(Masks(pair.case, reference, np.zeros_like(reference), affine, rules))
-    prediction, predicted_affine = _read(pair.prediction, label_map)
+    prediction, predicted_affine, axcodes = _read(pair.prediction, label_map)
     if prediction.shape != reference.shape:
         raise UserError(
             f"{pair.prediction}: {_shape(prediction)}, its reference {pair.reference.name} "
@@ -170,12 +173,32 @@ def score_pair(
                 f"{pair.prediction}: by the affines its voxels lie up to {apart_mm:.1f} mm from "
                 f"those of {pair.reference.name}: give masks on one grid, or --by_index"
             )
-    return score_masks(Masks(pair.case, reference, prediction, affine, rules))
+    scored = score_masks(Masks(pair.case, reference, prediction, affine, rules))
+    probabilities = pair.prediction.with_name(f"{pair.case}.npz")
+    if label_map is None and axcodes and probabilities.is_file():
+        return scored._replace(calibration=_calibration(probabilities, reference, axcodes))
+    return scored
+
+
+def _calibration(path: Path, reference: np.ndarray, axcodes: str) -> VolumeCalibration:
+    """Of probabilities as `mbh_jax.predict --save_probabilities` and nnU-Net write them."""
+    try:
+        with np.load(path) as archive:
+            stored_axes = archive["probabilities"]
+        by_class = [turn_to_program(one.transpose(2, 1, 0), axcodes) for one in stored_axes]
+        probabilities = np.stack(by_class, -1)
+        if probabilities.shape != (*reference.shape, NUM_CLASSES):
+            raise ValueError(f"shape {stored_axes.shape}")
+        return volume_calibration(probabilities, reference)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path}: not the probabilities of its mask ({error}): give (6, k, j, i), or remove it"
+        ) from None
 
 
 def read_pair(pair: Pair, label_map: LabelMap | None) -> tuple[np.ndarray, np.ndarray]:
     """Reference and prediction of a case, (slices, rows, columns) uint8 each."""
-    reference, _ = _read(pair.reference, label_map)
+    reference, *_ = _read(pair.reference, label_map)
     if pair.prediction is None:
         return reference, np.zeros_like(reference)
     return reference, _read(pair.prediction, label_map)[0]
@@ -185,19 +208,19 @@ def _shape(mask: np.ndarray) -> str:
     return " x ".join(map(str, mask.shape[::-1]))
 
 
-def _read(path: Path, label_map: LabelMap | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Labels (slices, rows, columns) uint8 and the affine, None of a picture."""
+def _read(path: Path, label_map: LabelMap | None) -> tuple[np.ndarray, np.ndarray | None, str]:
+    """Labels (slices, rows, columns) uint8, affine and stored orientation, which pictures lack."""
     name = str(path)
     if path.name.lower().endswith(".png"):
         if label_map is not None:
             raise UserError(f"{path}: --labels is for volumes: a picture has colours")
         with path.open("rb") as stream:
-            return png.read_labels(stream, None, name)[np.newaxis], None
+            return png.read_labels(stream, None, name)[np.newaxis], None, ""
     header, voxels = nifti_file.read_stored(path, name)
     if label_map is not None:
         voxels = _translated(voxels, label_map, name)
     affine = turn_affine_to_program(header.affine, header.shape)
-    return stored.to_label(header, voxels, name), affine
+    return stored.to_label(header, voxels, name), affine, header.axcodes
 
 
 def _translated(voxels: np.ndarray, label_map: LabelMap, name: str) -> np.ndarray:

@@ -109,6 +109,7 @@ def format_table(summary: Summary) -> str:
             "",
             _false_blood_line(summary["false_blood_ml"]),
             *_pixel_lines(summary),
+            *_calibration_lines(summary),
             *(f"warning: {text}" for text in summary["warnings"]),
         ]
     )
@@ -132,6 +133,17 @@ def _pixel_lines(summary: Summary) -> list[str]:
     return [
         f"cross-entropy: {_number(summary['cross_entropy'], 5)}",
         f"dice_coef_multiclass: {_number(comparison, 4)} (counts background: for comparison only)",
+    ]
+
+
+def _calibration_lines(summary: Summary) -> list[str]:
+    if "calibration" not in summary:
+        return []
+    block = summary["calibration"]
+    return [
+        f"expected calibration error of {block['num_cases']} cases: "
+        f"{_number(block['foreground']['ece'])} where truth or prediction has blood, "
+        f"{_number(block['whole']['ece'])} over whole scans"
     ]
 
 

@@ -107,6 +107,35 @@ def test_nnunet_reads_the_summary_and_has_the_same_numbers(folders, tmp_path):
                 assert one["metrics"][label][name] == pytest.approx(value, nan_ok=True)
 
 
+def test_probabilities_beside_a_mask_are_calibrated(folders, tmp_path, capsys):
+    """All predictions of case a are right and 0.8 sure; of b those of blood are 0.9 sure."""
+    predictions = folders[0]
+    for name, sure in (("a", 0.8), ("b", 0.9)):
+        label = np.asarray(nibabel.load(predictions / f"{name}.nii.gz").dataobj)
+        probabilities = np.full((6, *label.shape), (1 - sure) / 5)
+        np.put_along_axis(probabilities, label[None].astype(int), sure, axis=0)
+        stored = probabilities.transpose(0, 3, 2, 1).astype(np.float16)  # (class, k, j, i)
+        np.savez(predictions / f"{name}.npz", probabilities=stored)
+    assert run(*folders, f"--output={tmp_path / 'out'}") == 0
+    assert "expected calibration error of 2 cases" in capsys.readouterr().out
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text())["calibration"]
+    masks = [
+        [np.asarray(nibabel.load(folder / f"{name}.nii.gz").dataobj) for folder in folders]
+        for name in "ab"
+    ]
+    gaps = {}
+    for which in ("whole", "foreground"):
+        used = [(p > -1) if which == "whole" else (p > 0) | (r > 0) for p, r in masks]
+        right = [(p == r)[u].sum() for (p, r), u in zip(masks, used, strict=True)]
+        number = [u.sum() for u in used]
+        # 0.8 and 0.9 lie in different ones of 15 bins.
+        gaps[which] = sum(
+            abs(sure * n - ok) for sure, n, ok in zip((0.8, 0.9), number, right, strict=True)
+        ) / sum(number)
+        assert found[which]["ece"] == pytest.approx(gaps[which], abs=2e-3)
+    assert sum(found["whole"]["voxels"]) == 2 * 12 * 10 * 4
+
+
 def test_processes_give_the_numbers_of_one(folders):
     from mbh_jax.evaluation.folders import Pair, score_folders
 
@@ -230,6 +259,13 @@ def bad_inputs():
         ("a file", lambda p, r: (remove_all(p), p.rmdir(), p.write_text("")), (), "no such folder"),
         ("other colours", colour, (), "grey value 77 stands for no class"),
         ("picture and volume", mixed, (), "give masks"),
+        (
+            "probabilities of another shape",
+            lambda p, r: np.savez(p / "a.npz", probabilities=np.ones((6, 2, 2, 2))),
+            (),
+            "a.npz: not the probabilities",
+        ),
+        ("no archive", put("a.npz", b"x"), (), "a.npz: not the probabilities"),
         ("no labels file", lambda p, r: None, (labels,), "not a JSON file"),
         ("no json", json_of("{"), (labels,), "not a JSON file"),
         ("json list", json_of("[1]"), (labels,), "give {"),

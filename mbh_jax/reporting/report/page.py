@@ -1,15 +1,18 @@
 """One file that shows an evaluation: tables, plots and cases, opened from the disk, no network."""
 
 import base64
+import contextlib
 import math
+import platform
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jinja2
 from etils import epath
 
-from mbh_jax import files
+from mbh_jax import __version__, files
 from mbh_jax.keys import flatten
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
 from mbh_jax.reporting.report import plots
@@ -89,11 +92,21 @@ def write_report(path: epath.PathLike, contents: ReportContents) -> None:
             for c in FOREGROUND
         ],
         facts={key: value for key, value in provenance.items() if key != "config"},
+        environment=_environment(),
         config=list(flatten(provenance.get("config") or {})),
         style=(_FOLDER / "report.css").read_text(encoding="utf-8"),
         script=(_FOLDER / "report.js").read_text(encoding="utf-8"),
     )
     files.atomic_write_text(path, html)
+
+
+def _environment() -> str:
+    """The versions that the numbers were made with; packages that are not installed are left out."""
+    found = [f"Python {platform.python_version()}", f"mbh_jax {__version__}"]
+    for name in ("numpy", "scipy", "jax", "flax"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(f"{name} {metadata.version(name)}")
+    return ", ".join(found)
 
 
 def _headline(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
