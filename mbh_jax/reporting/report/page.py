@@ -101,7 +101,7 @@ def write_report(path: epath.PathLike, contents: ReportContents) -> None:
 
 
 def _environment() -> str:
-    """The versions that the numbers were made with; packages that are not installed are left out."""
+    """The versions that the numbers were made with, of those packages that are installed."""
     found = [f"Python {platform.python_version()}", f"mbh_jax {__version__}"]
     for name in ("numpy", "scipy", "jax", "flax"):
         with contextlib.suppress(metadata.PackageNotFoundError):
