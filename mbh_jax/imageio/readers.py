@@ -1,4 +1,4 @@
-"""Scans by their files, NIfTI, MetaImage and DICOM, and where they are in a folder."""
+"""Scans by their files, NIfTI, MetaImage, NRRD and DICOM, and where they are in a folder."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import dicom, dicom_file, dicom_header, metaimage, nifti, stored
+from mbh_jax.imageio import dicom, dicom_file, dicom_header, metaimage, nifti, nrrd_file, stored
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.log import log
 
@@ -15,11 +15,17 @@ def _read_metaimage(path: Path) -> Volume:
     return stored.to_volume(*metaimage.read_stored(path), str(path))
 
 
+def _read_nrrd(path: Path) -> Volume:
+    return stored.to_volume(*nrrd_file.read_stored(path), str(path))
+
+
 READERS: dict[str, Callable[[Path], Volume]] = {
     ".nii.gz": nifti.read_volume,
     ".nii": nifti.read_volume,
     ".mha": _read_metaimage,
     ".mhd": _read_metaimage,
+    ".nrrd": _read_nrrd,
+    ".nhdr": _read_nrrd,
 }
 """What reads a scan, by the end of the file's name in lower case. DICOM needs no suffix."""
 

@@ -32,7 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> argpar
     parser.add_argument(
         "--input",
         type=files.local_path,
-        help="a scan (NIfTI, MetaImage or DICOM), or a folder with scans at any depth",
+        help="a scan (NIfTI, MetaImage, NRRD or DICOM), or a folder with scans at any depth",
     )
     parser.add_argument(
         "--output", type=files.local_path, required=True, help="folder of the results"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jinja2
 from etils import epath
 
-from mbh_jax import __version__, files
+from mbh_jax import files
 from mbh_jax.keys import flatten
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
 from mbh_jax.reporting.report import plots
@@ -102,8 +102,8 @@ def write_report(path: epath.PathLike, contents: ReportContents) -> None:
 
 def _environment() -> str:
     """The versions that the numbers were made with, of those packages that are installed."""
-    found = [f"Python {platform.python_version()}", f"mbh_jax {__version__}"]
-    for name in ("numpy", "scipy", "jax", "flax"):
+    found = [f"Python {platform.python_version()}"]
+    for name in ("mbh_jax", "numpy", "scipy", "jax", "flax"):
         with contextlib.suppress(metadata.PackageNotFoundError):
             found.append(f"{name} {metadata.version(name)}")
     return ", ".join(found)
