@@ -90,7 +90,7 @@ class LabelledVolume(VolumeFacts):
     @property
     def volume(self) -> Volume:
         """The image alone."""
-        return Volume(self.hu, self.affine, self.stored_axcodes)
+        return Volume(self.hu, self.affine, self.stored_axcodes, spacing_known=self.spacing_known)
 
     @functools.cached_property
     def pixels_per_class(self) -> np.ndarray:

@@ -11,7 +11,7 @@ from mbh_jax import files
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import readers
-from mbh_jax.imageio.volume import Volume, voxel_volume_ml
+from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference import tiles
 from mbh_jax.inference.measure import Measurement, measure, remove_small_lesions, warnings
 from mbh_jax.inference.steps import create_prediction_step
@@ -129,7 +129,7 @@ class Predictor:
         Raises:
             UserError: it is one.
         """
-        if self._min_lesion_ml and not has_known_spacing(scan):
+        if self._min_lesion_ml and not scan.spacing_known:
             raise UserError(
                 "the distances of its pixels and slices are not known, so lesions cannot be "
                 "measured in mL: leave out --min_lesion_ml"
@@ -201,11 +201,6 @@ class Predictor:
                 width,
                 ", ".join(f"{size} x {size}" for size in smaller),
             )
-
-
-def has_known_spacing(volume: Volume) -> bool:
-    """Whether a volume's affine gives its voxels a size."""
-    return bool(np.isfinite(volume.affine).all() and voxel_volume_ml(volume.affine) > 0)
 
 
 def load(

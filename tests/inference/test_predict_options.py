@@ -159,7 +159,7 @@ def test_a_lesion_of_exactly_the_least_volume_stays() -> None:
 
 def test_small_lesions_where_nothing_can_be_measured(workdir: Path) -> None:
     predictor = mbh_jax.load(workdir, min_lesion_ml=0.1)
-    volume = Volume(_hu(0, 2), np.full((4, 4), np.nan), "LPS")
+    volume = Volume(_hu(0, 2), np.eye(4), "LPS", spacing_known=False)
     with pytest.raises(UserError, match="leave out --min_lesion_ml"):
         predictor.predict(volume)
     for wrong in (-1.0, float("nan"), float("inf")):
