@@ -260,7 +260,8 @@ def score_volumes(
                 continue
             if last is not None:
                 last.result()
-            last = thread.submit(_score, index.volumes[number], rows, tuple(rules), masks_dir)
+            placed = rows | {"slice_index": index.slice_index[rows["example"]]}
+            last = thread.submit(_score, index.volumes[number], placed, tuple(rules), masks_dir)
             scoring[number] = last
             slices.append(
                 {name: rows[name] for name in ("example", "cross_entropy", "dice_coef_multiclass")}
@@ -283,7 +284,13 @@ def _score(
         like = Volume(mask, volume.affine, volume.stored_axcodes)
         nifti.write_label(masks_dir / f"{volume.volume_id}.nii.gz", mask, like)
     affine = volume.affine if volume.spacing_known else None
-    return score_masks(Masks(volume.volume_id, rows["label"], mask, affine, rules))
+    # Slices that are not evaluated lie between the others all the same, for distances and lesions.
+    label, placed = (np.zeros((volume.num_slices, *mask.shape[1:]), np.uint8) for _ in range(2))
+    label[rows["slice_index"]], placed[rows["slice_index"]] = rows["label"], mask
+    scored = score_masks(Masks(volume.volume_id, label, placed, affine, rules))
+    left_out = np.setdiff1d(np.arange(volume.num_slices), rows["slice_index"])
+    scored.confusion[left_out] = 0
+    return scored
 
 
 def _watch(batches: Iterable[Batch], progress: Progress, stop: StopRequest) -> Iterator[Batch]:

@@ -68,7 +68,9 @@ def test_masks_are_scored_volume_by_volume_and_written_on_their_grid(tmp_path: P
         )
         for number, length in enumerate(NUM_SLICES)
     ]
-    index = SimpleNamespace(volumes=volumes)
+    index = SimpleNamespace(
+        volumes=volumes, slice_index=np.concatenate([np.arange(n) for n in NUM_SLICES])
+    )
     found = split.predict_volumes(step, None, batches([]), create_parallel("jit"))
     scores = split.score_volumes(found, index, (), epath.Path(tmp_path))
     assert scores.volumes == [0, 1, 2, 3]
@@ -84,3 +86,17 @@ def test_masks_are_scored_volume_by_volume_and_written_on_their_grid(tmp_path: P
     mask = nibabel.load(tmp_path / "case_1.nii.gz")
     np.testing.assert_array_equal(mask.affine[:3, 2], [0, 0, 1000])
     np.testing.assert_array_equal(np.asarray(mask.dataobj)[0, 0], np.arange(3, 8) % 6)
+
+
+def test_slices_that_are_not_evaluated_keep_their_place() -> None:
+    """Two lesions with an empty slice between them stay two, and that slice is not counted."""
+    facts = {"volume_id": "a", "patient_id": "p", "stored_axcodes": "LPS", "affine": np.eye(4)}
+    index = SimpleNamespace(volumes=[VolumeFacts(shape=(4, 2, 2), **facts)], slice_index=[0, 2, 3])
+    index.slice_index = np.array(index.slice_index)
+    label = np.ones((3, 2, 2), np.uint8)
+    label[2] = 0
+    rows = {"example": np.arange(3), "label": label, "mask": label}
+    rows |= dict.fromkeys(("cross_entropy", "dice_coef_multiclass"), np.zeros(3))
+    (case,) = split.score_volumes([(0, rows)], index).cases
+    assert len(case.regions["EDH"].lesions.found) == 2
+    assert case.confusion.sum((1, 2)).tolist() == [4, 0, 4, 4]
