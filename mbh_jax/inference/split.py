@@ -22,10 +22,10 @@ from mbh_jax.evaluation import summary
 from mbh_jax.evaluation.case_table import Masks, ScoredCase, case_rows, score_masks
 from mbh_jax.imageio import nifti
 from mbh_jax.imageio.volume import Volume
+from mbh_jax.inference.report_images import case_images, training_curves
 from mbh_jax.log import log
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
-from mbh_jax.reporting.report.cases import CaseImages
 from mbh_jax.reporting.report.page import REPORT_FILE, ReportContents, write_report
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import (
@@ -129,35 +129,12 @@ def evaluate(
             title=f"{workdir.name}: {split}",
             summary=found,
             case_rows=case_rows(scores.cases),
-            images=functools.partial(_case_images, loader, examples, directory / MASKS_DIR),
-            curves=_curves(workdir),
+            images=functools.partial(case_images, loader, examples, directory / MASKS_DIR),
+            curves=training_curves(workdir),
         )
         write_report(directory / REPORT_FILE, contents)
     log.info("wrote %s", directory)
     tables.print_table(found)
-
-
-def _case_images(
-    loader: Loader, examples: np.ndarray, masks_dir: epath.Path, case: str
-) -> CaseImages:
-    """A case of the dataset with its mask, read back from where they were written."""
-    index = loader.index
-    number = next(v for v, volume in enumerate(index.volumes) if volume.volume_id == case)
-    hu, reference = loader.read_slices(examples[index.volume[examples] == number])
-    path = masks_dir / f"{case}.nii.gz"
-    with path.open("rb") as stream:
-        prediction, _ = nifti.read_label(stream, str(path))
-    return CaseImages(hu, reference, prediction)
-
-
-def _curves(workdir: epath.Path) -> list[tuple[str, bytes]]:
-    """The pictures of the training, where there was one."""
-    pictures = (("Losses", "train_losses.png"), ("Dice in training", "train_metrics.png"))
-    return [
-        (title, (workdir / name).read_bytes())
-        for title, name in pictures
-        if (workdir / name).is_file()
-    ]
 
 
 def _results_dir(

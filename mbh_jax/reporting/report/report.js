@@ -72,7 +72,8 @@ if (scenes.length) {
   };
   byId("shown").addEventListener("keydown", (event) => {
     const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
-    if (!act || event.ctrlKey || event.metaKey || event.altKey || event.target.type === "range") return;
+    if (!act || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.type === "range" && event.key.startsWith("Arrow")) return; // The slider's own.
     event.preventDefault();
     act();
   });
@@ -94,8 +95,9 @@ for (const table of document.querySelectorAll(".sortable")) {
   const value = (row, column) => {
     const text = row.cells[column].textContent;
     if (text.startsWith("∞")) return Infinity;
+    if (column < 2) return text;
     const number = parseFloat(text);
-    return column < 2 || Number.isNaN(number) ? text : number;
+    return Number.isNaN(number) ? null : number; // A dash: there is no value.
   };
   headings.forEach((heading, column) => heading.firstElementChild.addEventListener("click", () => {
     const up = heading.getAttribute("aria-sort") !== "ascending";
@@ -103,6 +105,7 @@ for (const table of document.querySelectorAll(".sortable")) {
     heading.setAttribute("aria-sort", up ? "ascending" : "descending");
     const rows = [...table.tBodies[0].rows].sort((a, b) => {
       const [x, y] = [value(a, column), value(b, column)];
+      if (x === null || y === null) return (x === null) - (y === null); // Always last.
       return (x < y ? -1 : x > y ? 1 : 0) * (up ? 1 : -1);
     });
     table.tBodies[0].append(...rows);
