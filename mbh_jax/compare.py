@@ -1,6 +1,8 @@
 """Compares two evaluations of the same cases: differences with intervals, paired tests.
 
-python -m mbh_jax.compare runs/a runs/b [--split=test] [--metric=dice] [--output DIR]
+    python -m mbh_jax.compare runs/a runs/b [--split=test] [--metric=dice] [--output DIR]
+
+A run is a workdir, or a folder with per_case.csv.
 """
 
 from mbh_jax.errors import end_at_first_signal

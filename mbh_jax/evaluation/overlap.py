@@ -12,21 +12,6 @@ import numpy as np
 from mbh_jax.labels import FOREGROUND
 
 
-def mask_confusion(label: np.ndarray, mask: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts the voxels of each pair of true and predicted class of a volume.
-
-    Args:
-        label: integer array of any shape, true label values 0..K-1.
-        mask: integer array of the same shape, predicted label values 0..K-1.
-        num_classes: K.
-
-    Returns:
-        (K,K) int64, axes [true, predicted].
-    """
-    pairs = label.ravel().astype(np.intp) * num_classes + mask.ravel()
-    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
-
-
 @dataclasses.dataclass(frozen=True)
 class Overlap:
     """How prediction and reference overlap, class by class; every array is (..., K).

@@ -15,6 +15,7 @@ import pytest
 
 from mbh_jax.evaluation import calibration, challenges, lesions, overlap, surface, volumes
 from mbh_jax.evaluation.case import RegionScores, score_case
+from mbh_jax.evaluation.case_table import slice_confusion
 from mbh_jax.labels import NUM_CLASSES
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -43,7 +44,7 @@ COLUMNS = ((FOUND, ABSENT), (FOUND, FALSE), (FOUND, MISSED), (ABSENT,), (ABSENT,
 
 
 def _confusion(cases: Sequence[Case]) -> np.ndarray:
-    return np.stack([overlap.mask_confusion(*case, NUM_CLASSES) for case in cases])
+    return np.stack([slice_confusion(*case).sum(0) for case in cases])
 
 
 def _scores(cases: Sequence[Case]) -> list[RegionScores]:

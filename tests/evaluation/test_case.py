@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from mbh_jax.evaluation import case, lesions, surface
-from mbh_jax.evaluation.overlap import class_overlap, mask_confusion
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
+from mbh_jax.evaluation.case_table import slice_confusion
+from mbh_jax.evaluation.overlap import class_overlap
+from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 AFFINE = np.array([[-0.5, 0, 0, 9], [0, -0.5, 1, 8], [0, 0, 5, 7], [0, 0, 0, 1]])
 
@@ -25,7 +26,7 @@ def test_each_class_and_any() -> None:
     prediction[3, 5:9, 5:9] = reference[3, 5:9, 5:9]
     found = case.score_case(reference, prediction, AFFINE)
     assert list(found) == [*CLASS_NAMES[1:], "any"]
-    overlap = class_overlap(mask_confusion(reference, prediction, NUM_CLASSES))
+    overlap = class_overlap(slice_confusion(reference, prediction).sum(0))
     masks = {CLASS_NAMES[c]: (reference == c, prediction == c) for c in FOREGROUND}
     for c in FOREGROUND:
         one = found[CLASS_NAMES[c]]
