@@ -21,7 +21,7 @@ from mbh_jax.imageio import windows
 from mbh_jax.keys import Key, flatten
 from mbh_jax.models.architecture import Architecture
 from mbh_jax.optimization.losses import LOSSES
-from mbh_jax.optimization.optimizers import OPTIMIZERS
+from mbh_jax.optimization.optimizers import OPTIMIZERS, SCHEDULES
 from mbh_jax.runtime.parallel import MODES
 
 COMPONENTS: dict[str, Mapping[str, keys.Component | Architecture]] = {
@@ -69,9 +69,7 @@ SHARED_KEYS: dict[str, Key] = {
     "optimizer.learning_rate": keys.positive(5e-5, "the highest learning rate"),
     "optimizer.clip_value": keys.number(0.0, 0, "bound of each gradient; 0: none"),
     "optimizer.clip_norm": keys.number(0.0, 0, "bound of the norm of all gradients; 0: none"),
-    "optimizer.schedule": keys.choice(
-        "constant", ("constant", "cosine"), "learning rate after the warm-up"
-    ),
+    "optimizer.schedule": keys.choice("constant", SCHEDULES, "learning rate after the warm-up"),
     "optimizer.warmup_epochs": keys.number(0.0, 0, "epochs of linear increase from 0"),
     "optimizer.plateau_patience": keys.integer(
         0,
@@ -223,9 +221,10 @@ def validate(
             f"model.name={config.model.name} with these keys: give a multiple of {divisor}, such "
             f"as {max(lower, divisor)}"
         )
-    problem = models.NETWORKS[config.model.name].problem(config.model)
-    if problem:
-        raise UserError(f"config: {problem}")
+    for section, components in COMPONENTS.items():
+        problem = components[config[section].name].problem(config[section])
+        if problem:
+            raise UserError(f"config: {problem}")
     if config.optimizer.warmup_epochs >= config.train.num_epochs:
         raise UserError(
             f"config: optimizer.warmup_epochs={config.optimizer.warmup_epochs:g} must be less than "

@@ -36,11 +36,14 @@ class Component(NamedTuple):
         create: makes it from the values of its keys, given by name.
         keys: the keys that it brings.
         meaning: what it is, for the documentation.
+        problem: from its section of a configuration, what is wrong with a combination of values
+            each of which meets its rule, or None.
     """
 
     create: Callable[..., Any]
     keys: Mapping[str, Key]
     meaning: str
+    problem: Callable[[ConfigDict], str | None] = lambda _: None
 
 
 def in_float32(value: Any) -> float:

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from configs import smoke
 from mbh_jax.optimization import losses, optimizers
+from mbh_jax.optimization.loss import Loss
 from mbh_jax.runtime.parallel import (
     Parallel,
     compile_eval_step,
@@ -66,7 +67,7 @@ def tiny_batch(rng: np.random.Generator, real: int = BATCH) -> dict[str, np.ndar
 
 
 def create(
-    config: ConfigDict, loss: losses.Loss, parallel: Parallel
+    config: ConfigDict, loss: Loss, parallel: Parallel
 ) -> tuple[tuple[Callable, Callable], TrainState]:
     """Training and validation step, not yet compiled, and a new state on the devices."""
     network = create_network(config, axis_name=parallel.axis_name)

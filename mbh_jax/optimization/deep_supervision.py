@@ -7,7 +7,7 @@ does not count, and the weights add up to 1.
 import jax
 import numpy as np
 
-from mbh_jax.optimization.losses import Loss, Statistics
+from mbh_jax.optimization.loss import Loss, Statistics
 
 Logits = jax.Array | tuple[jax.Array, ...]
 

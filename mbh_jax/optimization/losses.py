@@ -5,8 +5,7 @@ those sums, added over all real examples of all devices, to the scalar that is m
 averaged before everything is added, so padded batches and many devices give the loss of one device.
 """
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,24 +13,9 @@ import optax
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-
-Statistics = Mapping[str, jax.Array]
-
-
-class Loss(NamedTuple):
-    """A loss as additive statistics and an objective of their sums.
-
-    Attributes:
-        statistics: `(logits (B,H,W,K) float32, label (B,H,W) int) -> {name: (B, ...) float32}`.
-        objective: `{name: (...) float32, "examples": () float32} -> () float32`; its argument holds
-            the statistics summed over examples and the number of examples.
-        linear: the objective is linear in the statistics for a given number of examples: its
-            gradient with respect to them is known before they are.
-    """
-
-    statistics: Callable[[jax.Array, jax.Array], dict[str, jax.Array]]
-    objective: Callable[[Statistics], jax.Array]
-    linear: bool
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.optimization import loss_terms
+from mbh_jax.optimization.loss import Loss, Statistics
 
 
 def pixel_cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -88,6 +72,67 @@ def cross_entropy_dice(dice_weight: float = 1.0, dice_smooth: float = 1.0) -> Lo
     return Loss(statistics, objective, linear=False)
 
 
+_TERMS = ("cross_entropy", "top_k", "focal", "dice", "generalized_dice", "tversky")
+
+
+def weighted_sum(
+    *,
+    class_weights: str,
+    label_smoothing: float,
+    top_k_fraction: float,
+    focal_gamma: float,
+    overlap_over: loss_terms.Over,
+    overlap_smooth: float,
+    tversky_alpha: float,
+    tversky_beta: float,
+    tversky_gamma: float,
+    **weights: float,
+) -> Loss:
+    """The sum of the terms of `mbh_jax.optimization.loss_terms`, each times its weight.
+
+    `weights` has one weight for each of "cross_entropy", "top_k", "focal", "dice",
+    "generalized_dice" and "tversky"; terms of weight 0 are not computed. `class_weights` is empty
+    or one number for each class, separated by commas.
+    """
+
+    def of_overlap(name: str, of_counts: loss_terms.Overlap) -> Loss:
+        return loss_terms.overlap(name, of_counts, overlap_over)
+
+    numbers = tuple(float(number) for number in class_weights.split(",") if class_weights)
+    terms = {
+        "cross_entropy": loss_terms.cross_entropy(numbers, label_smoothing),
+        "top_k": loss_terms.top_k_cross_entropy(top_k_fraction, label_smoothing),
+        "focal": loss_terms.focal(focal_gamma),
+        "dice": of_overlap("dice", loss_terms.dice(overlap_smooth)),
+        "generalized_dice": of_overlap(
+            "generalized_dice", loss_terms.generalized_dice(overlap_smooth)
+        ),
+        "tversky": of_overlap(
+            "tversky",
+            loss_terms.tversky(tversky_alpha, tversky_beta, tversky_gamma, overlap_smooth),
+        ),
+    }
+    return loss_terms.weighted_sum(
+        [(weights[name], term) for name, term in terms.items() if weights[name]]
+    )
+
+
+def _weighted_sum_problem(config: ConfigDict) -> str | None:
+    if any(config[name] for name in _TERMS):
+        return None
+    weights = ", ".join(f"loss.{name}" for name in _TERMS)
+    return f"loss.name=weighted_sum has no term: give one of {weights} a weight above 0"
+
+
+def _are_class_weights(value: object) -> bool:
+    if not isinstance(value, str):
+        return False
+    number = r"[0-9]+(\.[0-9]+)?"
+    if value and not re.fullmatch(f"{number}(,{number}){{{NUM_CLASSES - 1}}}", value):
+        return False
+    return not value or any(keys.in_float32(float(weight)) > 0 for weight in value.split(","))
+
+
 LOSSES: dict[str, keys.Component] = {
     "cross_entropy": keys.Component(
         create=cross_entropy, keys={}, meaning="categorical cross-entropy, as Keras computes it"
@@ -103,6 +148,53 @@ LOSSES: dict[str, keys.Component] = {
             ),
         },
         meaning="cross-entropy, plus one minus the soft Dice of blood over the whole batch",
+    ),
+    "weighted_sum": keys.Component(
+        create=weighted_sum,
+        keys={
+            "cross_entropy": keys.number(1.0, 0, "weight of the cross-entropy; 0: none"),
+            "top_k": keys.number(
+                0.0, 0, "weight of the cross-entropy of each slice's worst pixels; 0: none"
+            ),
+            "focal": keys.number(0.0, 0, "weight of the focal loss; 0: none"),
+            "dice": keys.number(1.0, 0, "weight of one minus the soft Dice of blood; 0: none"),
+            "generalized_dice": keys.number(
+                0.0, 0, "weight of one minus the generalised Dice of blood; 0: none"
+            ),
+            "tversky": keys.number(0.0, 0, "weight of the Tversky loss of blood; 0: none"),
+            "class_weights": keys.Key(
+                "",
+                _are_class_weights,
+                f"empty, or {NUM_CLASSES} numbers from 0 separated by commas, not all 0",
+                "weights of the classes in the cross-entropy, background first; empty: all alike",
+            ),
+            "label_smoothing": keys.number(
+                0.0,
+                0,
+                "share of a label that is spread over all classes, in cross-entropy and top-k",
+                below=1,
+            ),
+            "top_k_fraction": keys.number(
+                0.1, 1e-6, "share of a slice's pixels that are its worst", below=1
+            ),
+            "focal_gamma": keys.number(2.0, 1, "exponent of the focal loss"),
+            "overlap_over": keys.choice(
+                "batch",
+                ("batch", "sample"),
+                "what Dice, generalised Dice and Tversky are computed over: the whole batch, or "
+                "each slice",
+            ),
+            "overlap_smooth": keys.positive(
+                1e-5, "pixels added to numerator and denominator of these three"
+            ),
+            "tversky_alpha": keys.number(0.3, 0, "weight of false positives"),
+            "tversky_beta": keys.number(0.7, 0, "weight of false negatives"),
+            "tversky_gamma": keys.number(
+                1.0, 1, "1: Tversky; above: focal Tversky, a root of it (4/3 is usual)"
+            ),
+        },
+        meaning="a weighted sum of losses; its defaults are nnU-Net's, cross-entropy and Dice",
+        problem=_weighted_sum_problem,
     ),
 }
 """What `loss.name` may be."""

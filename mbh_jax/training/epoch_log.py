@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from mbh_jax.evaluation.overlap import class_overlap, mean_of_known
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-from mbh_jax.optimization.losses import Loss
+from mbh_jax.optimization.loss import Loss
 from mbh_jax.training.run_state import Sums
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mbh_jax.optimization.losses import Loss
+from mbh_jax.optimization.loss import Loss
 from mbh_jax.training.train_state import TrainState
 
 PyTree = Any

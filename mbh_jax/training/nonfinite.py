@@ -7,7 +7,7 @@ import numpy as np
 
 from mbh_jax.errors import UserError
 from mbh_jax.log import log
-from mbh_jax.optimization.losses import Loss
+from mbh_jax.optimization.loss import Loss
 from mbh_jax.training import epoch_log
 from mbh_jax.training.run_state import RunRecord, Sums, add_sums
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from mbh_jax.data import resident
 from mbh_jax.optimization import losses, optimizers
 from mbh_jax.optimization.deep_supervision import deeply_supervised
-from mbh_jax.optimization.losses import Loss
+from mbh_jax.optimization.loss import Loss
 from mbh_jax.runtime.parallel import Parallel, compile_eval_step, compile_train_step
 from mbh_jax.training import steps
 from mbh_jax.training.network import Network, create_network

@@ -15,7 +15,8 @@ import optax
 from mbh_jax.data import augment, preprocess
 from mbh_jax.evaluation.confusion import confusion_counts, dice_coef_multiclass
 from mbh_jax.labels import NUM_CLASSES
-from mbh_jax.optimization.losses import Loss, pixel_cross_entropy
+from mbh_jax.optimization.loss import Loss
+from mbh_jax.optimization.losses import pixel_cross_entropy
 from mbh_jax.training import microbatch
 from mbh_jax.training.network import Network
 from mbh_jax.training.train_state import TrainState

@@ -7,6 +7,7 @@ import pytest
 import scipy.special
 
 from mbh_jax.optimization import losses
+from mbh_jax.optimization.loss import Loss
 
 K = 6
 
@@ -68,7 +69,7 @@ def test_a_class_that_the_batch_lacks_is_pushed_down_less_the_smaller_the_smooth
 
     def push(dice_smooth: float) -> float:
         loss = losses.cross_entropy_dice(dice_smooth=dice_smooth)
-        dice_alone = losses.Loss(loss.statistics, lambda s: loss.objective(s | no_entropy), False)
+        dice_alone = Loss(loss.statistics, lambda s: loss.objective(s | no_entropy), False)
         gradient = jax.grad(lambda x: dice_alone.objective(total(loss.statistics(x, label))))(
             logits
         )

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import flexunet
+from mbh_jax.errors import UserError
 from mbh_jax.optimization import optimizers
 
 
@@ -68,3 +69,77 @@ def test_plateau_halves_after_four_epochs_without_a_better_loss(config):
 def test_plateau_patience_of_zero_never_reduces(config):
     config.plateau_patience = 0
     assert scales(config, [1.0] * 20) == [1.0] * 20
+
+
+def test_poly_is_nnunets_rule_after_the_warm_up(config):
+    """Its learning rate after 500 of 1000 epochs is 0.0053589 (`poly_lr` of nnU-Net v2)."""
+    config.schedule, config.learning_rate = "poly", 0.01
+    schedule = optimizers.create_schedule(config, steps_per_epoch=250, num_epochs=1000)
+    np.testing.assert_allclose(schedule(250 * 500), 0.0053589, rtol=1e-5)
+    config.warmup_epochs = 100.0
+    schedule = optimizers.create_schedule(config, steps_per_epoch=1, num_epochs=1100)
+    np.testing.assert_allclose(
+        [schedule(step) for step in (50, 100, 600, 1100)], [0.005, 0.01, 0.0053589, 0.0], rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "poly"])
+def test_a_schedule_longer_than_a_device_can_count_is_refused(config, schedule):
+    config.schedule = schedule
+    with pytest.raises(UserError, match="num_epochs, now 2147483648"):
+        optimizers.create_schedule(config, steps_per_epoch=1, num_epochs=2**31)
+    optimizers.create_schedule(config, steps_per_epoch=1, num_epochs=2**31 - 1)
+    config.schedule = "constant"
+    optimizers.create_schedule(config, steps_per_epoch=1, num_epochs=2**31)
+
+
+PARAMS = {"kernel": np.array([[1.0, -2.0]]), "bias": np.array([3.0]), "scale": np.array([1.0])}
+GRADIENTS = [
+    {"kernel": np.array([[0.5, 1.0]]), "bias": np.array([-1.0]), "scale": np.array([0.1])},
+    {"kernel": np.array([[-0.2, 0.3]]), "bias": np.array([0.4]), "scale": np.array([0.2])},
+]
+
+
+def stepped(config, name, **values):
+    """Parameters after a step with each of the gradients, at a learning rate of 0.1."""
+    config.name = name
+    config.clip_value = 0.0
+    with config.unlocked():
+        config.update(values)
+    transform = optimizers.create_optimizer(config, lambda _: 0.1)
+    params = {name: jnp.asarray(value) for name, value in PARAMS.items()}
+    state = transform.init(params)
+    for gradient in GRADIENTS:
+        updates, state = transform.update(
+            {name: jnp.asarray(value) for name, value in gradient.items()}, state, params
+        )
+        params = {name: params[name] + updates[name] for name in params}
+    return params
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_sgd_is_torchs_and_decays_kernels_alone(config, nesterov):
+    """torch.optim.SGD: g += decay * w; b = momentum * b + g; w -= rate * (g + momentum * b | b)."""
+    found = stepped(config, "sgd", momentum=0.9, nesterov=nesterov, weight_decay=0.01)
+    for name, start in PARAMS.items():
+        weight, buffer = start.copy(), 0.0
+        for gradient in GRADIENTS:
+            g = gradient[name] + (0.01 * weight if name == "kernel" else 0.0)
+            buffer = 0.9 * buffer + g
+            weight = weight - 0.1 * (g + 0.9 * buffer if nesterov else buffer)
+        np.testing.assert_allclose(found[name], weight, rtol=1e-6)
+
+
+def test_adamw_decays_kernels_alone(config):
+    decayed = stepped(config, "adamw", weight_decay=0.01)
+    plain = stepped(config, "adamw", weight_decay=0.0)
+    for name in ("bias", "scale"):
+        np.testing.assert_array_equal(decayed[name], plain[name])
+    # Loshchilov and Hutter, 2019: the decay does not pass through Adam's moments.
+    first = PARAMS["kernel"]
+    assert not np.allclose(decayed["kernel"], plain["kernel"])
+    np.testing.assert_allclose(
+        decayed["kernel"],
+        plain["kernel"] - 0.1 * 0.01 * (first + (first - 0.1 * np.sign(GRADIENTS[0]["kernel"]))),
+        rtol=1e-4,
+    )

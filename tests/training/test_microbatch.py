@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbh_jax.optimization.losses import Loss
+from mbh_jax.optimization.loss import Loss
 from mbh_jax.training import microbatch
 from mbh_jax.training.train_state import TrainState
 
