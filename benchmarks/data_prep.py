@@ -176,12 +176,10 @@ def read_back(output: Path) -> Reading:
     )
     shapes = index.in_plane_shapes()
     epochs = (
-        pipeline.train_batches(
+        pipeline.batches(
             index,
-            examples,
+            np.random.default_rng(epoch).permutation(examples),
             global_batch=8,
-            seed=0,
-            epoch=epoch,
             resize_to=max(shapes) if len(shapes) > 1 else None,
         )
         for epoch in range(5)

@@ -42,7 +42,7 @@ def measure(data: Path, recipe: str, batch: int, repeats: int, steps: int) -> di
     import jax
 
     from mbh_jax.data.loader import Loader
-    from mbh_jax.data.order import steps_per_epoch
+    from mbh_jax.data.sampling import Sampler
     from mbh_jax.runtime import xla
     from mbh_jax.runtime.parallel import Batch, create_parallel, prefetch
     from mbh_jax.training.setup import create_training
@@ -55,11 +55,11 @@ def measure(data: Path, recipe: str, batch: int, repeats: int, steps: int) -> di
     if len(examples) < batch:
         raise UserError(f"{data}: {len(examples)} slices to train on, fewer than --batch {batch}")
 
+    sampler = Sampler(config, loader.index, examples)
+
     def batches() -> Iterator[Batch]:
         for epoch in itertools.count():
-            yield from loader.train_batches(
-                examples, global_batch=batch, seed=config.seed, epoch=epoch
-            )
+            yield from loader.train_batches(sampler.order(epoch), global_batch=batch)
 
     found: dict[str, Any] = {"slices": len(examples), "image_size": config.data.image_size}
     found["alone"] = []
@@ -73,9 +73,7 @@ def measure(data: Path, recipe: str, batch: int, repeats: int, steps: int) -> di
         found["alone"].append({"wall_s": wall_s, "cpu_s": cpu_s, "slices": steps * batch})
 
     parallel = create_parallel(config.parallel.mode)
-    training = create_training(
-        config, parallel, steps_per_epoch=steps_per_epoch(len(examples), batch)
-    )
+    training = create_training(config, parallel, steps_per_epoch=sampler.num_batches)
     state, rng = training.init(), jax.random.key(0)
     prefetched = prefetch(batches(), parallel)
     _, resident = next(prefetched)

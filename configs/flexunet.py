@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
                 "image_size": 512,
                 "window": "hu_0_255",
                 "slices": "blood",
+                "sampling": "uniform",
+                "empty_share": -1.0,
                 "resident": False,
             },
             "model": {
@@ -65,6 +67,8 @@ def get_config() -> ConfigDict:
                 "accumulate_steps": 1,
                 "steps_per_call": 1,
                 "num_epochs": 100,
+                "steps_per_epoch": 0,
+                "ema_decay": 0.0,
                 "early_stopping_patience": 10,
                 "max_nonfinite_steps": 0,
                 "log_every_steps": 20,

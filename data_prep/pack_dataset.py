@@ -85,7 +85,7 @@ def _write_slices(
         files = {"image": images, "label": labels}
         for kind, file in files.items():
             _write_header(file, DTYPES[kind], (len(examples), *shape))
-        for batch in pipeline.eval_batches(index, examples, global_batch=_BATCH):
+        for batch in pipeline.batches(index, examples, global_batch=_BATCH):
             is_real = batch["example"] >= 0
             for kind, file in files.items():
                 file.write(np.ascontiguousarray(batch[kind][is_real], DTYPES[kind]).tobytes())

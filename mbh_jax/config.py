@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mbh_jax import keys, models
+from mbh_jax.data import sampling
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import windows
 from mbh_jax.keys import Key, flatten
@@ -63,6 +64,7 @@ SHARED_KEYS: dict[str, Key] = {
         "hold the training slices in device memory; needs `data_prep.pack_dataset`, and then "
         "neither TensorFlow nor the records (docs/launching.md)",
     ),
+    **{f"data.{name}": key for name, key in sampling.KEYS.items()},
     "model.name": keys.choice("flexunet", models.NETWORKS, "the network"),
     "loss.name": keys.choice("cross_entropy", LOSSES, "the loss"),
     "optimizer.name": keys.choice("adam", OPTIMIZERS, "the optimizer"),
@@ -93,6 +95,12 @@ SHARED_KEYS: dict[str, Key] = {
         1, 1, "steps in one call of the compiled program, for devices with very short steps"
     ),
     "train.num_epochs": keys.integer(100, 1, "epochs"),
+    "train.steps_per_epoch": keys.integer(
+        0, 0, "steps after which an epoch ends; 0: when every slice was drawn once"
+    ),
+    "train.ema_decay": keys.number(
+        0.0, 0, "decay of the average of the weights that is evaluated and kept; 0: none", below=1
+    ),
     "train.early_stopping_patience": keys.integer(
         0, 0, "epochs without a better validation loss after which the run stops; 0: never"
     ),

@@ -12,7 +12,7 @@ from mbh_jax import config as config_keys
 from mbh_jax.data import spacing
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.loader import Loader
-from mbh_jax.data.order import steps_per_epoch
+from mbh_jax.data.sampling import Sampler
 from mbh_jax.errors import Stopped
 from mbh_jax.log import log
 from mbh_jax.reporting.progress import Progress
@@ -61,9 +61,9 @@ def train(
     train_examples, validation_examples = (
         index.examples(split, config.data.slices) for split in ("train", "validation")
     )
-    num_batches = steps_per_epoch(len(train_examples), config.train.batch_size)
+    sampler = Sampler(config, index, train_examples)
     parallel = create_parallel(config.parallel.mode)
-    training = create_training(config, parallel, steps_per_epoch=num_batches)
+    training = create_training(config, parallel, steps_per_epoch=sampler.num_batches)
 
     with (
         memory.out_of_memory_errors(config),
@@ -93,7 +93,7 @@ def train(
             ) as run_files,
             StepProfiler(config.profile.steps, workdir) as profiler,
             Progress(
-                num_batches * config.train.num_epochs, step, config.train.batch_size
+                sampler.num_batches * config.train.num_epochs, step, config.train.batch_size
             ) as progress,
         ):
             preview = Preview(
@@ -117,6 +117,7 @@ def train(
                 training,
                 loader,
                 train_examples,
+                sampler,
                 save_last=save_last,
                 stop=stop,
                 progress=progress,

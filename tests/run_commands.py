@@ -5,16 +5,19 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+import pytest
 from etils import epath
 from ml_collections import ConfigDict
 
 from configs import smoke
 from mbh_jax import predict
+from mbh_jax.data.batch import Batch
 from mbh_jax.data.loader import Loader
 from mbh_jax.inference.split import evaluate
 from mbh_jax.runtime.parallel import create_parallel
@@ -124,6 +127,21 @@ def train_and_evaluate(config: ConfigDict, workdir: Path) -> None:
     with StopRequest() as stop:
         train(config, epath.Path(workdir), stop)
         evaluate(config, epath.Path(workdir), stop, split="validation", checkpoint="best")
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_batches: int) -> None:
+    """Makes a run fail as the given number of training batches have been read."""
+    whole = Loader.train_batches
+    left = [num_batches]
+
+    def until_interrupted(self: Loader, order: np.ndarray, **which: int) -> Iterator[Batch]:
+        for batch in whole(self, order, **which):
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            yield batch
+
+    monkeypatch.setattr(Loader, "train_batches", until_interrupted)
 
 
 def evaluate_split(config: ConfigDict, workdir: Path) -> None:

@@ -60,7 +60,8 @@ def tiny_batch(rng: np.random.Generator, real: int = BATCH) -> dict[str, np.ndar
         "image": (20 + 10 * label + noise).astype(np.int16)[..., None],
         "label": label,
         "weight": weight,
-        "example": np.where(weight > 0, rng.integers(0, 1000, BATCH), -1).astype(np.int32),
+        "example": np.zeros(BATCH, np.int32),
+        "draw": np.where(weight > 0, rng.integers(0, 1000, BATCH), -1).astype(np.int32),
         "volume": np.zeros(BATCH, np.int32),
         "slice_index": np.zeros(BATCH, np.int32),
     }

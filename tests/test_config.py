@@ -58,6 +58,7 @@ def test_recipe_runs_a_step(name: str) -> None:
         "label": rng.integers(0, NUM_CLASSES, (2, size, size)).astype(np.uint8),
         "weight": np.ones(2, np.float32),
         "example": np.arange(2, dtype=np.int32),
+        "draw": np.arange(2, dtype=np.int32),
     }
     step = training.compile_train(1)
     state, sums = step(training.init(), put_batch(batch, parallel), jax.random.key(1))

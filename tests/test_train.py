@@ -1,6 +1,7 @@
 """The training loop on a tiny dataset: what it writes, how it resumes, how it stops."""
 
 import csv
+import itertools
 import json
 import logging
 import shutil
@@ -14,6 +15,7 @@ from etils import epath
 from ml_collections import ConfigDict
 from run_commands import (
     evaluate_split,
+    interrupt_after,
     last_record,
     num_train_examples,
     restore,
@@ -74,21 +76,6 @@ def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory
 
 def last_state(config: ConfigDict, workdir: Path) -> list[np.ndarray]:
     return [np.asarray(leaf) for leaf in jax.tree.leaves(restore(config, workdir).arrays)]
-
-
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, num_batches: int) -> None:
-    """Makes the run fail as the given number of training batches have been read."""
-    whole = Loader.train_batches
-    left = [num_batches]
-
-    def until_interrupted(self, examples, **which):
-        for batch in whole(self, examples, **which):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            yield batch
-
-    monkeypatch.setattr(Loader, "train_batches", until_interrupted)
 
 
 def test_a_run_writes_the_files_that_the_readme_names(undisturbed: Path) -> None:
@@ -350,8 +337,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     config.train.checkpoint_every_steps = 1
     whole = Loader.train_batches
 
-    def poisoned(self, examples, **which):
-        for number, batch in enumerate(whole(self, examples, **which)):
+    def poisoned(self, order, **which):
+        for number, batch in enumerate(whole(self, order, **which)):
             # NaN weights make the loss of the third step NaN, and what it would leave behind.
             yield batch | {"weight": batch["weight"] * np.float32(np.nan)} if number == 2 else batch
 
@@ -372,8 +359,11 @@ def test_an_epoch_whose_batches_are_all_skipped_stops_the_run(
     config.train.max_nonfinite_steps = 1000
     whole = Loader.train_batches
 
-    def poisoned(self, examples, *, epoch, **which):
-        for batch in whole(self, examples, epoch=epoch, **which):
+    epochs = itertools.count()
+
+    def poisoned(self, order, **which):
+        epoch = next(epochs)
+        for batch in whole(self, order, **which):
             yield batch | {"weight": batch["weight"] * np.float32(np.nan if epoch else 1)}
 
     monkeypatch.setattr(Loader, "train_batches", poisoned)

@@ -48,6 +48,7 @@ def build(workload: Workload, variant: str) -> Implementation:
             "label": workload.labels(),
             "weight": np.ones(workload.batch, np.float32),
             "example": np.arange(workload.batch, dtype=np.int32),
+            "draw": np.arange(workload.batch, dtype=np.int32),
         },
         parallel,
     )

@@ -3,6 +3,8 @@
 A batch is a flat dict of arrays, B being this host's share of the global batch:
     image (B, H, W, 1) int16 HU, label (B, H, W) uint8, weight (B,) float32 1 real and 0 padding,
     example (B,) int32 row of the index (-1 padding), volume (B,) int32, slice_index (B,) int32.
+In training it has also
+    draw (B,) int32, by which the randomness of an example is keyed (`mbh_jax.data.order`).
 """
 
 from collections.abc import Iterator

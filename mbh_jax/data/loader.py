@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 from mbh_jax.data import resident
 from mbh_jax.data.batch import Batch
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.order import draw_numbers, host_examples
 from mbh_jax.data.packed import PackedSlices
 from mbh_jax.data.resident import ResidentSlices
 
@@ -35,33 +36,38 @@ class Loader:
         self._packed = PackedSlices(self.index) if config.resident else None
 
     def train_batches(
-        self,
-        examples: np.ndarray,
-        *,
-        global_batch: int,
-        seed: int,
-        epoch: int,
-        start_batch: int = 0,
+        self, order: np.ndarray, *, global_batch: int, start_batch: int = 0
     ) -> Iterator[Batch]:
-        """This process's share of an epoch's shuffled batches, from `start_batch` on.
+        """This process's share of an epoch's batches, from `start_batch` on.
 
         Slices of one size are resized on the device; of several sizes, on the host.
+
+        Args:
+            order: (m,) int32, the examples of all processes in the order of the epoch
+                (`mbh_jax.data.sampling`).
+            global_batch: examples in a batch over all processes.
+            start_batch: batch of the epoch to start with, for a run that is resumed.
+
+        Yields:
+            Batches (`mbh_jax.data.batch`) with `draw`.
         """
         which = {
             "global_batch": global_batch,
-            "seed": seed,
-            "epoch": epoch,
             "start_batch": start_batch,
             "host": jax.process_index(),
             "num_hosts": jax.process_count(),
         }
+        draws = host_examples(draw_numbers(order, len(self.index)), **which)
         if self._packed is not None:
-            return resident.batches(examples, **which)
-        from mbh_jax.data import pipeline
+            batches = resident.batches(order, **which)
+        else:
+            from mbh_jax.data import pipeline
 
-        several_sizes = len(self.index.by_in_plane_shape(examples)) > 1
-        resize_to = (self._image_size, self._image_size) if several_sizes else None
-        return pipeline.train_batches(self.index, examples, **which, resize_to=resize_to)
+            several_sizes = len(self.index.by_in_plane_shape(order)) > 1
+            resize_to = (self._image_size, self._image_size) if several_sizes else None
+            batches = pipeline.batches(self.index, order, **which, resize_to=resize_to)
+        for batch, draw in zip(batches, draws, strict=True):
+            yield batch | {"draw": draw}
 
     def eval_batches(self, examples: np.ndarray, *, global_batch: int) -> Iterator[Batch]:
         """This process's share of `examples`, each at its scan's own size; last batches padded.
@@ -80,7 +86,7 @@ class Loader:
             else:
                 from mbh_jax.data import pipeline
 
-                yield from pipeline.eval_batches(self.index, of_one_shape, **which)
+                yield from pipeline.batches(self.index, of_one_shape, **which)
 
     def read_slices(self, examples: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """HU int16 and labels uint8, each (n, H, W), of slices of one size, on this process alone.
@@ -94,7 +100,7 @@ class Loader:
         else:
             from mbh_jax.data import pipeline
 
-            batches = pipeline.eval_batches(
+            batches = pipeline.batches(
                 self.index, examples, global_batch=number, host=0, num_hosts=1
             )
         (batch,) = batches

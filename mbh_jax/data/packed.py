@@ -111,7 +111,7 @@ class PackedSlices:
     def eval_batches(
         self, examples: np.ndarray, *, global_batch: int, host: int = 0, num_hosts: int = 1
     ) -> Iterator[Batch]:
-        """The batches of `mbh_jax.data.pipeline.eval_batches`, of examples of one image size."""
+        """The batches of `mbh_jax.data.pipeline.batches`, of examples of one image size."""
         shape = self.shape_of(examples)
         for numbers in host_examples(examples, global_batch, 0, host, num_hosts):
             real = numbers[numbers >= 0]

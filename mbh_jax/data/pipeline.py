@@ -1,9 +1,8 @@
 """tf.data from the records to batches of NumPy arrays; beside `records` all that needs TensorFlow.
 
-The order of training is a pure function of (seed, epoch), and batch k of an epoch is made of
-`permutation[k * global_batch : (k + 1) * global_batch]`. Records are read one by one at their
-offsets, so that any batch of any epoch can be reached at once, and a host reads only its own part.
-`mbh_jax.data.batch` says what a batch holds.
+Batch k of an epoch is made of `order[k * global_batch : (k + 1) * global_batch]`. Records are read
+one by one at their offsets, so that any batch of any epoch can be reached at once, and a host reads
+only its own part. `mbh_jax.data.batch` says what a batch holds.
 """
 
 import os
@@ -16,7 +15,7 @@ from etils import epath
 from mbh_jax.data import records
 from mbh_jax.data.batch import Batch, make_batch
 from mbh_jax.data.index import SliceIndex
-from mbh_jax.data.order import epoch_order, host_examples
+from mbh_jax.data.order import host_examples
 from mbh_jax.errors import UserError
 
 _PREFETCHED_BATCHES = 4
@@ -35,27 +34,25 @@ def hide_accelerators_from_tensorflow() -> None:
 hide_accelerators_from_tensorflow()
 
 
-def train_batches(
+def batches(
     index: SliceIndex,
-    examples: np.ndarray,
+    order: np.ndarray,
     *,
     global_batch: int,
-    seed: int,
-    epoch: int,
     start_batch: int = 0,
     host: int = 0,
     num_hosts: int = 1,
     resize_to: tuple[int, int] | None = None,
 ) -> Iterator[Batch]:
-    """This host's share of the batches of an epoch, from batch `start_batch` on.
+    """This host's share of the batches of an order, from batch `start_batch` on.
+
+    Every host gets the same number of batches.
 
     Args:
         index: the dataset.
-        examples: (n,) int32, the examples to train on.
+        order: (m,) int32, the examples of all hosts.
         global_batch: examples in a batch over all hosts.
-        seed: with `epoch`, the only source of the order.
-        epoch: number of the epoch.
-        start_batch: batch of the epoch to start with, for a run that is resumed.
+        start_batch: batch to start with.
         host: number of this host.
         num_hosts: how many there are; divides `global_batch`.
         resize_to: (H, W) to bring slices to on the host; needed if their sizes differ.
@@ -63,52 +60,6 @@ def train_batches(
     Raises:
         UserError: if a record is damaged, or sizes differ and `resize_to` is not given.
     """
-    order = examples[epoch_order(len(examples), seed, epoch)]
-    return _batches(
-        index,
-        order,
-        global_batch=global_batch,
-        start_batch=start_batch,
-        host=host,
-        num_hosts=num_hosts,
-        resize_to=resize_to,
-    )
-
-
-def eval_batches(
-    index: SliceIndex,
-    examples: np.ndarray,
-    *,
-    global_batch: int,
-    host: int = 0,
-    num_hosts: int = 1,
-    resize_to: tuple[int, int] | None = None,
-) -> Iterator[Batch]:
-    """This host's share of all examples, each once and in the given order.
-
-    Every host gets the same number of batches. Arguments and errors are those of `train_batches`.
-    """
-    return _batches(
-        index,
-        examples,
-        global_batch=global_batch,
-        start_batch=0,
-        host=host,
-        num_hosts=num_hosts,
-        resize_to=resize_to,
-    )
-
-
-def _batches(
-    index: SliceIndex,
-    order: np.ndarray,
-    *,
-    global_batch: int,
-    start_batch: int,
-    host: int,
-    num_hosts: int,
-    resize_to: tuple[int, int] | None,
-) -> Iterator[Batch]:
     shapes = {index.volumes[volume].shape[1:] for volume in np.unique(index.volume[order])}
     if resize_to is None and len(shapes) > 1:
         listed = ", ".join(f"{rows}x{columns}" for rows, columns in sorted(shapes))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbh_jax.data.batch import Batch, without_pixels
-from mbh_jax.data.order import epoch_order, host_examples
+from mbh_jax.data.order import host_examples
 from mbh_jax.data.packed import PackedSlices
 from mbh_jax.errors import UserError
 
@@ -62,21 +62,18 @@ def load(
 
 
 def batches(
-    examples: np.ndarray,
+    order: np.ndarray,
     *,
     global_batch: int,
-    seed: int,
-    epoch: int,
     start_batch: int = 0,
     host: int = 0,
     num_hosts: int = 1,
 ) -> Iterator[Batch]:
-    """This host's share of the batches of an epoch, without pixels.
+    """This host's share of the batches of an order, without pixels.
 
     They hold `example` (B,) int32 and `weight` (B,) float32 with the values that
-    `mbh_jax.data.pipeline.train_batches` gives them; the arguments are those of that function.
+    `mbh_jax.data.pipeline.batches` gives them; the arguments are those of that function.
     """
-    order = examples[epoch_order(len(examples), seed, epoch)]
     for numbers in host_examples(order, global_batch, start_batch, host, num_hosts):
         yield without_pixels(numbers)
 

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from mbh_jax import config as config_keys
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.loader import Loader
-from mbh_jax.data.order import steps_per_epoch
+from mbh_jax.data.order import num_batches
 from mbh_jax.data.schema import VolumeInfo
 from mbh_jax.errors import Stopped
 from mbh_jax.evaluation import summary
@@ -90,14 +90,13 @@ def evaluate(
         workdir, "_".join([split, *unusual]), index.fingerprint, trained_on=trained.dataset
     )
     step = compile_eval_step(create_mask_step(trained.network), parallel)
-    num_batches = sum(
-        steps_per_epoch(len(part), config.eval.batch_size)
-        for part in index.by_in_plane_shape(examples)
+    total = sum(
+        num_batches(len(part), config.eval.batch_size) for part in index.by_in_plane_shape(examples)
     )
     is_whole = config.eval.slices == "all"
     with (
         memory.out_of_memory_errors(config),
-        Progress(num_batches, label=f"evaluating {split}") as progress,
+        Progress(total, label=f"evaluating {split}") as progress,
     ):
         batches = loader.eval_batches(examples, global_batch=config.eval.batch_size)
         watched = _watch(batches, progress, stop)

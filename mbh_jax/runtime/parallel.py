@@ -26,7 +26,7 @@ MODES = ("pmap", "jit")
 IN_FLIGHT = 2
 """Batches whose results stay on the device in `map_batches`."""
 
-STEP_INPUTS = ("image", "label", "weight", "example")
+STEP_INPUTS = ("image", "label", "weight", "example", "draw")
 """The arrays of a batch that steps read; volume and slice numbers stay on the host."""
 
 

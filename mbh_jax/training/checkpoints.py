@@ -2,9 +2,10 @@
 
 A workdir holds, under `checkpoints/`, `last/<step>` (the whole state, from step 0 on; two are kept)
 and `best/<step>` (the variables with the best validation loss; one is kept). Where a run was
-initialized with given weights, they are in `initial/0`. A checkpoint has the items `variables`,
-`training` (all else of the state; in `last` only) and `record` (JSON, with checksums of all). It is
-written in the background, into a temporary folder that gets its name when it is whole.
+initialized with given weights, they are in `initial/0`. A checkpoint has the items `variables`
+(averaged over the steps, where training does so), `training` (all else of the state; in `last`
+only) and `record` (JSON, with checksums of all). It is written in the background, into a temporary
+folder that gets its name when it is whole.
 """
 
 import contextlib
@@ -47,8 +48,9 @@ class _DamagedError(Exception):
 
 
 def _training_part(state: TrainState) -> dict[str, PyTree]:
-    """What of a state is not the model's variables."""
-    return {"step": state.step, "opt_state": state.opt_state, "plateau": state.plateau}
+    """What of a state is not in the variables that are evaluated."""
+    part = {"step": state.step, "opt_state": state.opt_state, "plateau": state.plateau}
+    return part if state.average is None else part | {"trained": state.trained}
 
 
 class Checkpoints:
@@ -130,7 +132,10 @@ class Checkpoints:
                     "last", step, variables=template.variables, training=_training_part(template)
                 )
                 state = template.with_variables(restored["variables"])
-                return Restored(step, state.replace(**restored["training"]), restored["record"])
+                training = restored["training"]
+                if "trained" in training:
+                    state = state.with_trained(training.pop("trained"))
+                return Restored(step, state.replace(**training), restored["record"])
 
     def restore_variables(self, which: str, variables: PyTree) -> Restored:
         """The model's variables of a checkpoint, laid out like `variables`.

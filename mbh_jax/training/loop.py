@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from mbh_jax.data.loader import Loader
-from mbh_jax.data.order import steps_per_epoch, train_batch
+from mbh_jax.data.sampling import Sampler
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.runtime import distributed, xla
 from mbh_jax.runtime.parallel import each_step, num_steps_of, prefetch, stack_batches
@@ -32,6 +32,7 @@ class TrainingLoop:
         training: network, objective and steps of the run.
         loader: of its dataset.
         examples: (n,) int32, the examples to train on.
+        sampler: draws from them.
         save_last: writes a checkpoint, every `config.train.checkpoint_every_steps` steps.
         stop: asked after every call.
         progress: shows each call, and the loss at logging steps.
@@ -43,6 +44,7 @@ class TrainingLoop:
         training: Training,
         loader: Loader,
         examples: np.ndarray,
+        sampler: Sampler,
         *,
         save_last: Callable[[TrainState, RunRecord], None],
         stop: StopRequest,
@@ -52,7 +54,7 @@ class TrainingLoop:
         self._training = training
         self._config = training.network.config
         self._loader = loader
-        self._examples = examples
+        self._sampler = sampler
         self._save_last = save_last
         self._stop = stop
         self._progress = progress
@@ -76,16 +78,14 @@ class TrainingLoop:
                 in all batches of the epoch.
         """
         config = self._config.train
-        num_batches = steps_per_epoch(len(self._examples), config.batch_size)
+        num_batches = self._sampler.num_batches
         rng = jax.random.fold_in(jax.random.key(self._config.seed), record.epoch)
         step = int(state.step)
         pending: list[PyTree] = []
 
         batches = self._loader.train_batches(
-            self._examples,
+            self._sampler.order(record.epoch),
             global_batch=config.batch_size,
-            seed=self._config.seed,
-            epoch=record.epoch,
             start_batch=record.batch,
         )
         groups = stack_batches(batches, config.steps_per_call)
@@ -151,13 +151,8 @@ class TrainingLoop:
 
     def _describe_batch(self, epoch: int, batch: int) -> str:
         """The slices of a batch, in words."""
-        examples = train_batch(
-            self._examples,
-            global_batch=self._config.train.batch_size,
-            seed=self._config.seed,
-            epoch=epoch,
-            batch=batch,
-        )
+        size = self._config.train.batch_size
+        examples = self._sampler.order(epoch)[batch * size : (batch + 1) * size]
         return ", ".join(self._loader.index.describe(int(example)) for example in examples)
 
 

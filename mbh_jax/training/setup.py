@@ -68,7 +68,9 @@ def create_training(config: ConfigDict, parallel: Parallel, *, steps_per_epoch: 
         train_step = resident.with_gather(train_step)
 
     def init() -> TrainState:
-        return TrainState.create(network.init(), optimizer, plateau)
+        return TrainState.create(
+            network.init(), optimizer, plateau, with_average=bool(config.train.ema_decay)
+        )
 
     def compile_train(num_steps: int) -> jax.stages.Wrapped:
         num_shared = 1 if config.data.resident else 0

@@ -19,15 +19,15 @@ from mbh_jax.optimization.loss import Loss
 from mbh_jax.optimization.losses import pixel_cross_entropy
 from mbh_jax.training import microbatch
 from mbh_jax.training.network import Network
-from mbh_jax.training.train_state import TrainState
+from mbh_jax.training.train_state import TrainState, updated_average
 
 PyTree = Any
 Batch = Mapping[str, jax.Array]
 
 
-def example_keys(rng: jax.Array, example: jax.Array) -> jax.Array:
-    """One PRNG key an example, (B,), from the epoch's key and the example numbers (B,)."""
-    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, example)
+def example_keys(rng: jax.Array, draw: jax.Array) -> jax.Array:
+    """One PRNG key an example, (B,), from the epoch's key and the numbers of the draws (B,)."""
+    return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(rng, draw)
 
 
 def _sum_over_examples(statistics: Mapping[str, jax.Array], weight: jax.Array) -> PyTree:
@@ -86,7 +86,7 @@ def create_train_step(
         params: PyTree, model_state: PyTree, batch: Batch, rng: jax.Array
     ) -> tuple[PyTree, tuple[PyTree, PyTree]]:
         """Sums of the loss's statistics; the model's new state and the sums of what is reported."""
-        keys = jax.vmap(jax.random.split)(example_keys(rng, batch["example"]))
+        keys = jax.vmap(jax.random.split)(example_keys(rng, batch["draw"]))
         augment_keys, dropout_keys = keys[:, 0], keys[:, 1]
         hu = augment.augment_hu(augment_keys, batch["image"], config.augment)
         image = network.input_of(hu)
@@ -134,6 +134,9 @@ def create_train_step(
             model_state=model_state,
             opt_state=opt_state,
         )
+        if config.train.ema_decay:
+            average = updated_average(new_state, config.train.ema_decay)
+            new_state = new_state.replace(average=average)
         if config.train.max_nonfinite_steps:
             return _skip_unless_finite(state, new_state, sums, loss.objective(sums))
         return new_state, sums

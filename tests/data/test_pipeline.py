@@ -32,7 +32,7 @@ def join(batches):
 
 def test_batches_hold_what_the_records_hold(index, slices):
     examples = index.examples("train")
-    batches = list(pipeline.train_batches(index, examples, global_batch=8, seed=3, epoch=2))
+    batches = list(pipeline.batches(index, examples[::-1], global_batch=8))
     shapes = {key: (value.shape, value.dtype.name) for key, value in batches[0].items()}
     assert shapes == {
         "image": ((8, 64, 64, 1), "int16"),
@@ -55,18 +55,16 @@ def test_batches_hold_what_the_records_hold(index, slices):
 
 @pytest.mark.parametrize("num_hosts", [1, 2, 4])
 @pytest.mark.parametrize("start_batch", [0, 2, 4])
-def test_order_is_of_seed_and_epoch_alone(index, num_hosts, start_batch):
+def test_hosts_share_the_batches_of_an_order_from_any_batch_on(index, num_hosts, start_batch):
     examples = index.examples("train")
     global_batch = 8
     expected = examples[np.random.default_rng([5, 7]).permutation(len(examples))]
     hosts = [
         list(
-            pipeline.train_batches(
+            pipeline.batches(
                 index,
-                examples,
+                expected,
                 global_batch=global_batch,
-                seed=5,
-                epoch=7,
                 start_batch=start_batch,
                 host=host,
                 num_hosts=num_hosts,
@@ -74,7 +72,7 @@ def test_order_is_of_seed_and_epoch_alone(index, num_hosts, start_batch):
         )
         for host in range(num_hosts)
     ]
-    num_batches = order.steps_per_epoch(len(examples), global_batch)
+    num_batches = order.num_batches(len(examples), global_batch)
     assert {len(batches) for batches in hosts} == {max(num_batches - start_batch, 0)}
     for number, parts in enumerate(zip(*hosts, strict=True), start=start_batch):
         batch = join(parts)
@@ -86,17 +84,12 @@ def test_order_is_of_seed_and_epoch_alone(index, num_hosts, start_batch):
         assert len(batch["image"]) == global_batch
 
 
-def test_epochs_and_seeds_differ(index):
-    orders = {tuple(order.epoch_order(28, seed, epoch)) for seed in range(4) for epoch in range(4)}
-    assert len(orders) == 16
-
-
 @pytest.mark.parametrize("num_hosts", [1, 2, 8])
 def test_evaluation_sees_every_example_once(index, num_hosts):
     examples = index.examples("test")
     assert len(examples) % 8
     hosts = [
-        list(pipeline.eval_batches(index, examples, global_batch=8, host=host, num_hosts=num_hosts))
+        list(pipeline.batches(index, examples, global_batch=8, host=host, num_hosts=num_hosts))
         for host in range(num_hosts)
     ]
     assert len({len(batches) for batches in hosts}) == 1
@@ -110,18 +103,18 @@ def test_evaluation_sees_every_example_once(index, num_hosts):
 
 
 @pytest.mark.parametrize(("num_examples", "batch", "steps"), [(1, 8, 1), (8, 8, 1), (9, 8, 2)])
-def test_steps_per_epoch(num_examples, batch, steps):
-    assert order.steps_per_epoch(num_examples, batch) == steps
+def test_num_batches(num_examples, batch, steps):
+    assert order.num_batches(num_examples, batch) == steps
 
 
 def test_hosts_must_divide_the_batch(index):
     with pytest.raises(ValueError, match="batch 8 over 3 hosts"):
-        pipeline.eval_batches(index, index.examples("test"), global_batch=8, num_hosts=3)
+        pipeline.batches(index, index.examples("test"), global_batch=8, num_hosts=3)
 
 
 def test_resizing_equals_jax(index, slices):
     examples = index.examples("validation")
-    batch = join(pipeline.eval_batches(index, examples, global_batch=4, resize_to=(32, 48)))
+    batch = join(pipeline.batches(index, examples, global_batch=4, resize_to=(32, 48)))
     for row, example in enumerate(batch["example"][: len(examples)]):
         record = slices[example]
         image = jax.image.resize(record["image"].astype(np.float32), (32, 48), "linear")
@@ -138,8 +131,8 @@ def test_slices_of_several_sizes_need_resizing(make_source, tmp_path):
     index = SliceIndex.load(tmp_path / "output")
     everything = np.arange(len(index), dtype=np.int32)
     with pytest.raises(UserError, match=r"several sizes \(64x64, 96x96\)"):
-        pipeline.eval_batches(index, everything, global_batch=4)
-    batch = join(pipeline.eval_batches(index, everything, global_batch=4, resize_to=(64, 64)))
+        pipeline.batches(index, everything, global_batch=4)
+    batch = join(pipeline.batches(index, everything, global_batch=4, resize_to=(64, 64)))
     assert batch["image"].shape[1:] == (64, 64, 1)
     assert batch["weight"].sum() == len(index)
 
@@ -156,10 +149,10 @@ def test_a_damaged_record_is_named(tiny_dataset_dir, tmp_path, place):
         stream.write(b"\xff" * 16)
     message = rf"{path}: damaged record of example {example} \({index.describe(example)}\)"
     with pytest.raises(UserError, match=message) as caught:
-        list(pipeline.eval_batches(index, index.examples("train"), global_batch=4))
+        list(pipeline.batches(index, index.examples("train"), global_batch=4))
     assert "\n" not in str(caught.value)
     validation = index.examples("validation")
-    assert list(pipeline.eval_batches(index, validation, global_batch=4))
+    assert list(pipeline.batches(index, validation, global_batch=4))
 
 
 def test_accelerators_are_hidden():

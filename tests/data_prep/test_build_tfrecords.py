@@ -136,8 +136,8 @@ def test_many_files_keep_the_order(tiny_source_dir, tiny_dataset_dir, tmp_path, 
     assert one.fingerprint == more.fingerprint
     everything = np.arange(len(one), dtype=np.int32)
     for first, second in zip(
-        pipeline.eval_batches(one, everything, global_batch=8),
-        pipeline.eval_batches(more, everything, global_batch=8),
+        pipeline.batches(one, everything, global_batch=8),
+        pipeline.batches(more, everything, global_batch=8),
         strict=True,
     ):
         for key, value in first.items():
@@ -164,8 +164,8 @@ def test_split_by_slice_keeps_each_slices_place(
     assert len(whole) == len(cut) == len(cut.volumes)
     number_of = {volume.volume_id: number for number, volume in enumerate(whole.volumes)}
     everything = np.arange(len(whole), dtype=np.int32)
-    (all_whole,) = pipeline.eval_batches(whole, everything, global_batch=len(whole))
-    (all_cut,) = pipeline.eval_batches(cut, everything, global_batch=len(cut))
+    (all_whole,) = pipeline.batches(whole, everything, global_batch=len(whole))
+    (all_cut,) = pipeline.batches(cut, everything, global_batch=len(cut))
     for row, volume in enumerate(cut.volumes):
         volume_id, slice_index = volume.volume_id.split("_slice_")
         number = number_of[volume_id]
@@ -319,7 +319,7 @@ def test_real_sample_equals_its_pictures(sample_index):
         pictures.setdefault(int(path.stem) // 1000 - 100, []).append(path)
     everything = np.arange(len(sample_index), dtype=np.int32)
     palette = {label.rgb: value for value, label in enumerate(LABELS)}
-    for batch in pipeline.eval_batches(sample_index, everything, global_batch=1):
+    for batch in pipeline.batches(sample_index, everything, global_batch=1):
         volume = sample_index.volumes[batch["volume"][0]]
         number = int(volume.patient_id.removeprefix("ID_a"), 16)
         image_path = pictures[number][batch["slice_index"][0]]

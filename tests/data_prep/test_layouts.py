@@ -71,7 +71,7 @@ def test_unlabelled_scans_have_a_case_label_and_stay_out_of_training(tmp_path, c
     assert index.num_examples("train") == 0
     asked = np.concatenate([index.examples(s, unlabelled=True) for s in index.split_names])
     np.testing.assert_array_equal(np.sort(asked), np.arange(16))
-    (batch,) = pipeline.eval_batches(index, asked, global_batch=16)
+    (batch,) = pipeline.batches(index, asked, global_batch=16)
     assert not batch["label"].any()
 
 

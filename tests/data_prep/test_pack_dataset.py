@@ -56,7 +56,7 @@ def test_evaluation_batches_are_those_of_the_records(
     examples = index.examples("test")[1:]
     which = {"global_batch": 4, "host": host, "num_hosts": num_hosts}
     ours = list(PackedSlices(index).eval_batches(examples, **which))
-    theirs = list(pipeline.eval_batches(index, examples, **which))
+    theirs = list(pipeline.batches(index, examples, **which))
     assert len(ours) == len(theirs) > 1
     for one, other in zip(ours, theirs, strict=True):
         assert one.keys() == other.keys()
@@ -78,7 +78,7 @@ def test_slices_of_every_size_are_packed(tmp_path: Path, make_source) -> None:
     assert len(parts) == 2
     for part in parts:
         chosen = part[::2]
-        (batch,) = pipeline.eval_batches(index, chosen, global_batch=len(chosen))
+        (batch,) = pipeline.batches(index, chosen, global_batch=len(chosen))
         np.testing.assert_array_equal(packed.read("image", chosen), batch["image"][..., 0])
         np.testing.assert_array_equal(packed.read("label", chosen), batch["label"])
 

@@ -10,7 +10,8 @@ import run_commands
 from ml_collections import ConfigDict
 
 from mbh_jax.data.loader import Loader
-from mbh_jax.data.order import steps_per_epoch, train_batch
+from mbh_jax.data.order import num_batches
+from mbh_jax.data.sampling import Sampler
 from mbh_jax.errors import Stopped, UserError
 from mbh_jax.runtime.parallel import Batch, num_steps_of, stack_batches
 from mbh_jax.runtime.preemption import StopRequest
@@ -36,7 +37,7 @@ def undisturbed(tiny_dataset_dir: Path, tmp_path_factory: pytest.TempPathFactory
     """The workdir of a run that nothing interrupted."""
     config = call_config(tiny_dataset_dir)
     num_examples = run_commands.num_train_examples(config)
-    assert steps_per_epoch(num_examples, config.train.batch_size) % STEPS
+    assert num_batches(num_examples, config.train.batch_size) % STEPS
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
     run_commands.train_and_evaluate(config, workdir)
     return workdir
@@ -87,17 +88,8 @@ def test_a_killed_run_ends_with_the_numbers_of_an_undisturbed_one(
 ) -> None:
     workdir = tmp_path / "run"
     config = call_config(tiny_dataset_dir)
-    whole, left = Loader.train_batches, [num_batches]
-
-    def until_killed(self, examples, **which) -> Iterator[Batch]:
-        for batch in whole(self, examples, **which):
-            if not left[0]:
-                raise KeyboardInterrupt
-            left[0] -= 1
-            yield batch
-
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(Loader, "train_batches", until_killed)
+        run_commands.interrupt_after(patch, num_batches)
         run_commands.train_and_evaluate(config, workdir)
     run_commands.train_and_evaluate(config, workdir)
     assert run_commands.results(config, workdir) == run_commands.results(config, undisturbed)
@@ -125,17 +117,16 @@ def test_a_loss_that_is_not_finite_is_of_the_right_step(
     config = call_config(tiny_dataset_dir, train__checkpoint_every_steps=1)
     whole, bad = Loader.train_batches, 4
 
-    def poisoned(self, examples, **which) -> Iterator[Batch]:
-        for number, batch in enumerate(whole(self, examples, **which)):
+    def poisoned(self, order, **which) -> Iterator[Batch]:
+        for number, batch in enumerate(whole(self, order, **which)):
             factor = np.float32(np.nan if number == bad else 1)
             yield batch | {"weight": batch["weight"] * factor}
 
     monkeypatch.setattr(Loader, "train_batches", poisoned)
     index = Loader(config.data).index
     examples = index.examples("train", "all")
-    batch = train_batch(
-        examples, global_batch=config.train.batch_size, seed=config.seed, epoch=0, batch=bad
-    )
+    size = config.train.batch_size
+    batch = Sampler(config, index, examples).order(0)[bad * size : (bad + 1) * size]
     names = ", ".join(index.describe(int(example)) for example in batch)
     with pytest.raises(UserError, match=rf"of batch 5 of epoch 1 is not finite \({names}\)"):
         run_commands.train_and_evaluate(config, workdir)

@@ -1,0 +1,144 @@
+"""Which slices an epoch of training draws, in which order: a pure function of seed and epoch."""
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from mbh_jax import keys
+from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.order import num_batches
+from mbh_jax.errors import UserError
+from mbh_jax.labels import FOREGROUND
+
+SAMPLINGS = ("uniform", "class_balanced", "volume_balanced")
+"""What `data.sampling` may be."""
+
+AS_IN_DATASET = -1.0
+"""`data.empty_share` that leaves the share of slices without blood as it is."""
+
+KEYS = {
+    "sampling": keys.choice(
+        "uniform",
+        SAMPLINGS,
+        "how often an epoch draws a slice: all alike, each kind of blood alike, or each volume",
+    ),
+    "empty_share": keys.Key(
+        AS_IN_DATASET,
+        lambda value: keys.in_float32(value) == AS_IN_DATASET or 0 <= keys.in_float32(value) <= 1,
+        "a number from 0 to 1, or -1",
+        "share of slices without blood among those drawn; -1: as in the dataset",
+    ),
+}
+"""Keys of the section "data" of a configuration."""
+
+
+class Sampler:
+    """Draws the slices of training.
+
+    "uniform" takes every slice equally often: epochs are consecutive parts of an endless chain of
+    random permutations, each of all slices. The other samplings, and "uniform" with an
+    `empty_share`, draw slice i with probability p_i, systematically (Madow, 1949,
+    doi:10.1214/aoms/1177729988): in an epoch of m draws it is drawn floor or ceil of m p_i times.
+
+    - "class_balanced": each kind of blood that the slices hold is drawn equally often, and then
+      each slice that shows it.
+    - "volume_balanced": each volume is drawn equally often, and then each of its slices.
+
+    These rules hold among the slices with blood and among those without it. `empty_share` of all
+    draws are of slices without blood; with -1 that is their share of the slices.
+
+    Args:
+        config: the whole configuration.
+        index: the dataset.
+        examples: (n,) int32, the slices to train on.
+
+    Attributes:
+        num_batches: batches, that is optimizer steps, of an epoch.
+
+    Raises:
+        UserError: `data.empty_share` asks for slices that are not among the examples.
+    """
+
+    def __init__(self, config: ConfigDict, index: SliceIndex, examples: np.ndarray):
+        self._examples = examples
+        self._seed = config.seed
+        batch, steps = config.train.batch_size, config.train.steps_per_epoch
+        self.num_batches = steps or num_batches(len(examples), batch)
+        self._num_draws = steps * batch or len(examples)
+        self._probability = None
+        if config.data.sampling != "uniform" or config.data.empty_share != AS_IN_DATASET:
+            self._probability = draw_probabilities(
+                index, examples, config.data.sampling, config.data.empty_share
+            )
+
+    def order(self, epoch: int) -> np.ndarray:
+        """The examples that an epoch draws, in order, (m,) int32, the same on every host."""
+        if self._probability is None:
+            places = _chained_permutations(
+                len(self._examples), self._seed, epoch * self._num_draws, self._num_draws
+            )
+        else:
+            rng = np.random.default_rng([self._seed, epoch])
+            places = rng.permutation(
+                _systematic_draws(self._probability, self._num_draws, rng.random())
+            )
+        return self._examples[places]
+
+
+def draw_probabilities(
+    index: SliceIndex, examples: np.ndarray, sampling: str, empty_share: float
+) -> np.ndarray:
+    """The probability of each example in a draw, (n,) float64; they add up to 1.
+
+    Args:
+        index: the dataset.
+        examples: (n,) int32.
+        sampling: one of `SAMPLINGS`.
+        empty_share: share of slices without blood, or -1.
+
+    Raises:
+        UserError: no slice is without blood, or none has blood, and `empty_share` asks for some.
+    """
+    blood = index.pixels_per_class[examples][:, list(FOREGROUND)] > 0
+    has_blood = blood.any(axis=1)
+    share = 1.0 - has_blood.mean() if empty_share == AS_IN_DATASET else empty_share
+    for needed, group, words in ((share, ~has_blood, "without"), (1 - share, has_blood, "with")):
+        if needed > 0 and not group.any():
+            raise UserError(
+                f"config: data.empty_share={empty_share:g} needs slices {words} blood, and the "
+                f"training slices have none"
+                + (": --config.data.slices=all takes them in" if words == "without" else "")
+            )
+    probability = np.zeros(len(examples))
+    for total, group in ((share, ~has_blood), (1 - share, has_blood)):
+        if not group.any():
+            continue
+        weight = _weights(sampling, index.volume[examples[group]], blood[group])
+        probability[group] = total * weight / weight.sum()
+    return probability
+
+
+def _weights(sampling: str, volume: np.ndarray, blood: np.ndarray) -> np.ndarray:
+    """Weights (n,) of slices by their volume (n,) and the kinds of blood they show (n, 5)."""
+    if sampling == "volume_balanced":
+        _, which, slices_in = np.unique(volume, return_inverse=True, return_counts=True)
+        return 1.0 / slices_in[which]
+    if sampling == "class_balanced" and blood.any():
+        slices_with = blood.sum(axis=0)
+        return (blood / np.maximum(slices_with, 1)).sum(axis=1)
+    return np.ones(len(volume))
+
+
+def _systematic_draws(probability: np.ndarray, number: int, start: float) -> np.ndarray:
+    """Indices (number,), ascending: where (start + 0, 1, 2, ...) / number falls on the summed p."""
+    edges = np.cumsum(probability)
+    places = np.searchsorted(edges / edges[-1], (start + np.arange(number)) / number, side="right")
+    # Rounding must not reach past the last one that can be drawn.
+    return np.minimum(places, np.flatnonzero(probability)[-1])
+
+
+def _chained_permutations(size: int, seed: int, start: int, number: int) -> np.ndarray:
+    """`number` elements from `start` on of permutations 0, 1, 2, ... of 0..size-1, put together."""
+    first, last = start // size, -(-(start + number) // size)
+    chain = [np.random.default_rng([seed, n]).permutation(size) for n in range(first, last)]
+    offset = start - first * size
+    return np.concatenate(chain)[offset : offset + number]
