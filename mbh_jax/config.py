@@ -54,7 +54,8 @@ SHARED_KEYS: dict[str, Key] = {
         "hu_0_255",
         windows.PRESETS,
         "input channels: `hu_0_255` (HU clamped to 0..255, three times, as the original), `brain` "
-        "(level 40, width 80), `brain_subdural_bone` (40/80, 80/200, 600/2800)",
+        "(level 40, width 80), `brain_subdural_bone` (40/80, 80/200, 600/2800), `brain_blood_wide` "
+        "(40/80, 75/150, 127.5/255: pictures clamped to 0..255 HU have all of it)",
     ),
     "data.slices": keys.choice(
         "blood", ("all", "blood"), "slices to train and validate on: all, or those with blood"

@@ -28,6 +28,8 @@ class Window(NamedTuple):
 BRAIN = Window(level_hu=40.0, width_hu=80.0)
 SUBDURAL = Window(level_hu=80.0, width_hu=200.0)
 BONE = Window(level_hu=600.0, width_hu=2800.0)
+BLOOD = Window(level_hu=75.0, width_hu=150.0)
+WIDE = Window(level_hu=127.5, width_hu=255.0)
 CLAMPED = Window(level_hu=127.5, width_hu=255.0, to_unit=False)
 """0 to 255 HU, not normalised: what the TensorFlow FlexUNet's pictures hold."""
 
@@ -35,5 +37,6 @@ PRESETS: dict[str, tuple[Window, ...]] = {
     "hu_0_255": (CLAMPED, CLAMPED, CLAMPED),
     "brain": (BRAIN,),
     "brain_subdural_bone": (BRAIN, SUBDURAL, BONE),
+    "brain_blood_wide": (BRAIN, BLOOD, WIDE),
 }
 """The input channels of a network, one a window, by their name in a configuration."""
