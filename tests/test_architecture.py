@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "evaluation": (*BASE, "imageio"),
     "data": (*BASE, "imageio", "runtime"),
     "reporting": (*BASE, "evaluation", "imageio"),
-    "config": (*BASE, "imageio", "models", "optimization", "runtime"),
+    "config": (*BASE, "data", "imageio", "models", "optimization", "runtime"),
     "training": (*BASE, *LIBRARY, "config"),
     "cli": (*BASE, "config", "reporting", "runtime", "training"),
     "inference": (*BASE, *LIBRARY, "config", "training"),
