@@ -54,6 +54,7 @@ def get_config() -> ConfigDict:
                 "plateau_factor": 0.5,
             },
             "augment": {
+                "name": "basic",
                 "flip": False,
                 "rotation_degrees": 0.0,
                 "scale": 0.0,

@@ -19,11 +19,7 @@ def get_config() -> ConfigDict:
     config.data.dir = "data/sample"
     config.data.image_size = 256
     config.model.dropout_rate = 0.0
-    config.augment.flip = False
-    config.augment.rotation_degrees = 0.0
-    config.augment.scale = 0.0
-    config.augment.shift = 0.0
-    config.augment.hu_shift_hu = 0.0
+    config.augment = ConfigDict({"name": "none"})
 
     # Lesions of a few pixels: classes that a batch lacks must not push down those that it holds.
     config.loss.dice_smooth = 1e-5

@@ -2,8 +2,8 @@
 
     python -m mbh_jax.config --markdown > docs/configuration.md
 
-A configuration holds the shared keys, the names of a network, a loss and an optimizer, the keys of
-those three, and no others.
+A configuration holds the shared keys, the names of a network, a loss, an optimizer and an
+augmentation, the keys of those four, and no others.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 
 from mbh_jax import keys, models
 from mbh_jax.data import sampling
+from mbh_jax.data.augmentation import AUGMENTATIONS
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import windows
 from mbh_jax.keys import Key, flatten
@@ -29,6 +30,7 @@ COMPONENTS: dict[str, Mapping[str, keys.Component | Architecture]] = {
     "model": models.NETWORKS,
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
+    "augment": AUGMENTATIONS,
 }
 """The sections whose `name` chooses a component, which has further keys there."""
 
@@ -81,13 +83,7 @@ SHARED_KEYS: dict[str, Key] = {
         maximum=2**31 - 1,
     ),
     "optimizer.plateau_factor": keys.number(0.5, 0.01, "factor by which it is lowered", below=1),
-    "augment.flip": keys.switch(False, "mirror half of the slices left to right"),
-    "augment.rotation_degrees": keys.number(0.0, 0, "largest rotation", below=180),
-    "augment.scale": keys.number(0.0, 0, "largest change of scale, as a fraction", below=1),
-    "augment.shift": keys.number(0.0, 0, "largest shift, as a fraction of the side", below=1),
-    "augment.hu_scale": keys.number(0.0, 0, "standard deviation of a factor on HU"),
-    "augment.hu_shift_hu": keys.number(0.0, 0, "standard deviation of a shift of all HU"),
-    "augment.hu_noise_hu": keys.number(0.0, 0, "standard deviation of the noise of each pixel"),
+    "augment.name": keys.choice("basic", AUGMENTATIONS, "the augmentation"),
     "train.batch_size": keys.integer(2, 1, "slices in a batch, over all devices"),
     "train.accumulate_steps": keys.integer(
         1, 1, "microbatches that a batch is divided into: the memory of one, the result of all"
@@ -136,7 +132,8 @@ def keys_of(values: Mapping[str, Any]) -> dict[str, Key]:
     """The keys of a configuration with these flattened values: shared, then its components'."""
     found = dict(SHARED_KEYS)
     for section, components in COMPONENTS.items():
-        component = components.get(str(values.get(f"{section}.name")))
+        chosen = f"{section}.name"
+        component = components.get(str(values.get(chosen, SHARED_KEYS[chosen].default)))
         if component is not None:
             found |= {f"{section}.{name}": key for name, key in component.keys.items()}
     return found
@@ -275,8 +272,9 @@ def markdown() -> str:
         "A recipe in `configs/` is a Python file whose `get_config()` returns a "
         "`ml_collections.ConfigDict`. `--config.SECTION.KEY=VALUE` overrides a key; an unknown "
         "key is refused with the nearest valid one, a wrong value with what it must be. A recipe "
-        "holds the shared keys, the keys of the network, loss and optimizer that it names, and no "
-        "others. Where an override names another one, its keys start from the defaults below.",
+        "holds the shared keys, the keys of the network, loss, optimizer and augmentation that it "
+        "names, and no others. Where an override names another one, its keys start from the "
+        "defaults below.",
         "",
         "This page is written by `python -m mbh_jax.config --markdown > docs/configuration.md`.",
         "",

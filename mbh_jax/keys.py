@@ -1,7 +1,7 @@
 """What a key of a configuration is: its default, the rule that its value must meet, its meaning.
 
-Every network, loss and optimizer declares its own keys with these; `mbh_jax.config` has the shared
-ones.
+Every network, loss, optimizer and augmentation declares its own keys with these; `mbh_jax.config`
+has the shared ones.
 """
 
 import math

@@ -29,8 +29,7 @@ def configuration(workload: Workload) -> ConfigDict:
     config.data.image_size = workload.size
     config.data.window = "hu_0_255"
     config.loss = ConfigDict({"name": "cross_entropy"})
-    config.augment.flip = False
-    config.augment.update({key: 0.0 for key in config.augment if key != "flip"})
+    config.augment = ConfigDict({"name": "none"})
     config.train.batch_size = config.eval.batch_size = workload.batch
     config.parallel.mode = workload.mode
     return config

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mbh_jax.data import augment, preprocess
+from mbh_jax.data import preprocess
+from mbh_jax.data.augmentation import create_augmentation
 from mbh_jax.evaluation.confusion import confusion_counts, dice_coef_multiclass
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.optimization.loss import Loss
@@ -81,6 +82,7 @@ def create_train_step(
         `nonfinite_steps`, 1 where the batch was skipped and all other sums are zero.
     """
     config = network.config
+    augmentation = create_augmentation(config.augment, config.data.window)
 
     def forward(
         params: PyTree, model_state: PyTree, batch: Batch, rng: jax.Array
@@ -88,10 +90,10 @@ def create_train_step(
         """Sums of the loss's statistics; the model's new state and the sums of what is reported."""
         keys = jax.vmap(jax.random.split)(example_keys(rng, batch["draw"]))
         augment_keys, dropout_keys = keys[:, 0], keys[:, 1]
-        hu = augment.augment_hu(augment_keys, batch["image"], config.augment)
+        hu = augmentation.augment_hu(augment_keys, batch["image"])
         image = network.input_of(hu)
         label = preprocess.resize_label(batch["label"], config.data.image_size)
-        image, label = augment.augment_geometry(augment_keys, image, label, config.augment)
+        image, label = augmentation.augment_image(augment_keys, image, label)
         logits, model_state = network.model.apply(
             {"params": params, **model_state},
             image,

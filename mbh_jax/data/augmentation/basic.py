@@ -1,13 +1,22 @@
-"""Augmentation of slices on the device, inside the compiled step.
-
-What happens to an example depends on its own PRNG key alone, so that the result does not depend on
-how the batch is ordered or divided over devices.
-"""
+"""The augmentation `basic`: gain, shift and noise in HU; mirror, rotation, scale and shift."""
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 from ml_collections import ConfigDict
+
+from mbh_jax import keys as config_keys
+
+KEYS = {
+    "flip": config_keys.switch(False, "mirror half of the slices left to right"),
+    "rotation_degrees": config_keys.number(0.0, 0, "largest rotation", below=180),
+    "scale": config_keys.number(0.0, 0, "largest change of scale, as a fraction", below=1),
+    "shift": config_keys.number(0.0, 0, "largest shift, as a fraction of the side", below=1),
+    "hu_scale": config_keys.number(0.0, 0, "standard deviation of a factor on HU"),
+    "hu_shift_hu": config_keys.number(0.0, 0, "standard deviation of a shift of all HU"),
+    "hu_noise_hu": config_keys.number(0.0, 0, "standard deviation of the noise of each pixel"),
+}
+"""Its keys in the section "augment" of a configuration."""
 
 _HU_AXIS, _GEOMETRY_AXIS = 0, 1
 
