@@ -5,7 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mbh_jax.evaluation.case import ANY
+from mbh_jax.evaluation.case_table import region_counts
 from mbh_jax.evaluation.overlap import class_overlap, mean_of_known
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.optimization.loss import Loss
@@ -57,6 +60,7 @@ def entry(
             f"val_dice_{CLASS_NAMES[label]}": _number(float(dice))
             for label, dice in zip(FOREGROUND, val_dice, strict=True)
         },
+        "val_dice_any": _number(_dice_of_any_blood(validated["native_confusion"])),
     }
 
 
@@ -70,6 +74,12 @@ def line(entry: dict[str, Any], improved: bool) -> str:
         f"{entry['learning_rate']:.3g}, {entry['train_seconds']:.0f} + "
         f"{entry['validation_seconds']:.0f} s"
     )
+
+
+def _dice_of_any_blood(confusion: np.ndarray) -> float:
+    """Dice of all kinds of blood as one class, from voxels by true and predicted class (K, K)."""
+    n_ref, n_pred, true_positives = region_counts(confusion, ANY)
+    return 2 * true_positives / (n_ref + n_pred) if n_ref + n_pred else math.nan
 
 
 def _number(value: float) -> float | None:
