@@ -24,6 +24,8 @@ def get_config() -> ConfigDict:
                 "slices": "blood",
                 "sampling": "uniform",
                 "empty_share": -1.0,
+                "crop_size": 0,
+                "crop_blood_share": 0.5,
                 "resident": False,
             },
             "model": {

@@ -16,7 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mbh_jax import keys, models
-from mbh_jax.data import sampling
+from mbh_jax.data import crops, sampling
 from mbh_jax.data.augmentation import AUGMENTATIONS
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import windows
@@ -67,7 +67,7 @@ SHARED_KEYS: dict[str, Key] = {
         "hold the training slices in device memory; needs `data_prep.pack_dataset`, and then "
         "neither TensorFlow nor the records (docs/launching.md)",
     ),
-    **{f"data.{name}": key for name, key in sampling.KEYS.items()},
+    **{f"data.{name}": key for name, key in (sampling.KEYS | crops.KEYS).items()},
     "model.name": keys.choice("flexunet", models.NETWORKS, "the network"),
     "loss.name": keys.choice("cross_entropy", LOSSES, "the loss"),
     "optimizer.name": keys.choice("adam", OPTIMIZERS, "the optimizer"),
@@ -227,8 +227,8 @@ def validate(
             f"model.name={config.model.name} with these keys: give a multiple of {divisor}, such "
             f"as {max(lower, divisor)}"
         )
-    for section, components in COMPONENTS.items():
-        problem = components[config[section].name].problem(config[section])
+    parts = [(COMPONENTS[name][config[name].name], config[name]) for name in COMPONENTS]
+    for problem in (crops.problem(config.data, divisor), *(c.problem(s) for c, s in parts)):
         if problem:
             raise UserError(f"config: {problem}")
     if config.optimizer.warmup_epochs >= config.train.num_epochs:

@@ -83,6 +83,11 @@ def number(default: float, minimum: float, meaning: str, *, below: float = math.
     return Key(default, lambda value: minimum_float32 <= in_float32(value) < below, wanted, meaning)
 
 
+def share(default: float, meaning: str) -> Key:
+    """A number from 0 to 1, in float32."""
+    return Key(default, lambda value: 0 <= in_float32(value) <= 1, "a number from 0 to 1", meaning)
+
+
 def positive(default: float, meaning: str) -> Key:
     """A finite number above 0, in float32."""
     return Key(default, lambda value: 0 < in_float32(value) < math.inf, "a number above 0", meaning)

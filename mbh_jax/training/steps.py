@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mbh_jax.data import preprocess
+from mbh_jax.data import crops, preprocess
 from mbh_jax.data.augmentation import create_augmentation
 from mbh_jax.evaluation.confusion import confusion_counts, dice_coef_multiclass
 from mbh_jax.labels import NUM_CLASSES
@@ -94,6 +94,14 @@ def create_train_step(
         image = network.input_of(hu)
         label = preprocess.resize_label(batch["label"], config.data.image_size)
         image, label = augmentation.augment_image(augment_keys, image, label)
+        if config.data.crop_size:
+            image, label = crops.crop(
+                augment_keys,
+                image,
+                label,
+                size=config.data.crop_size,
+                blood_share=config.data.crop_blood_share,
+            )
         logits, model_state = network.model.apply(
             {"params": params, **model_state},
             image,
