@@ -29,7 +29,8 @@ def config() -> ConfigDict:
 
 
 def recipe(name: str) -> ConfigDict:
-    return importlib.import_module(f"configs.{name}").get_config()
+    """As a run has it: what it leaves out has its default."""
+    return config_keys.complete(importlib.import_module(f"configs.{name}").get_config())
 
 
 def test_there_are_recipes() -> None:
@@ -47,7 +48,8 @@ def test_recipe_is_valid_and_its_docstring_holds_its_command(name: str) -> None:
 def test_recipe_runs_a_step(name: str) -> None:
     config = recipe(name)
     # The network of the recipe with fewer filters and levels, on the smallest image it takes.
-    config.model.update(base_filters=2, num_layers=2)
+    levels = "num_layers" if config.model.name == "flexunet" else "num_stages"
+    config.model.update({"base_filters": 2, levels: 2})
     config.data.image_size = size = models.size_divisor(config.model)
     config.train.batch_size = 2
     parallel = create_parallel(config.parallel.mode)
