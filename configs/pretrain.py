@@ -1,14 +1,15 @@
 """Teaches strong_small.py's network on phantoms, before it sees a real scan.
 
-    python -m data_prep.phantom --output data/raw/teachers --num_volumes 120 --seed 7 --size 256 \\
-        --prevalence even --workers 2
+    python -m data_prep.phantom --output data/raw/teachers --num_volumes 160 --seed 11 --size 256 \\
+        --prevalence varied --workers 2
     python -m data_prep.build_tfrecords --source data/raw/teachers --output data/teachers
     python -m mbh_jax.main --config=configs/pretrain.py --workdir=runs/pretrain
     python -m mbh_jax.main --config=configs/strong_small.py --workdir=runs/small \\
         --config.data.dir=data/bhsd --init_from=runs/pretrain
 
-The phantoms show all five kinds of blood equally often. benchmarks/RESULTS.md has what a network
-that was trained so finds on real slices, before and after it has seen some.
+The phantoms show all five kinds of blood equally often, as faint and as small as real bleeds.
+benchmarks/RESULTS.md has what a network that was trained so finds on real slices, before and after
+it has seen some.
 """
 
 from ml_collections import ConfigDict

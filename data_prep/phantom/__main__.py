@@ -44,8 +44,9 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--prevalence",
         default="bhsd",
-        help=f"one of {', '.join(PREVALENCES)}: BHSD's class frequencies and volumes, or each "
-        "class in half of the heads and none of them tiny (default bhsd)",
+        help=f"one of {', '.join(PREVALENCES)}: BHSD's class frequencies and volumes; each class "
+        "in half of the heads and none of them tiny; or the same with blood as faint and small, "
+        "and brains and images as different, as real ones (default bhsd)",
     )
     parser.add_argument(
         "--max_slices", type=int, help="at most so many slices a volume, further apart: for tests"

@@ -20,6 +20,7 @@ from data_prep.phantom.filling import level_for_volume
 from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH, HeadPlan
 from data_prep.phantom.scan import Grid
 from data_prep.phantom.shapes import FloatArray, Position, coverage
+from mbh_jax.labels import FOREGROUND
 
 DISTENSION_MM = 0.6
 """How far subarachnoid blood widens a sulcus to each side."""
@@ -134,6 +135,10 @@ def _densities(plan: HeadPlan, rng: np.random.Generator) -> tuple[dict[int, floa
     clot_hu = hounsfield.FRESH_CLOT_HU - hounsfield.CLOT_DECAY_HU_PER_DAY * plan.blood_age_days
     below_clot_hu = {EDH: (0.0, 3.0), IPH: (2.0, 3.0), IVH: (5.0, 3.0), SAH: (7.0, 3.0)}
     below_clot_hu[SDH] = (6.0, 4.0)
+    if plan.varied:
+        ranges_hu = dict(zip(FOREGROUND, hounsfield.VARIED_BLOOD_HU, strict=True))
+        varied_hu = {value: float(rng.uniform(*ranges_hu[value])) for value in FOREGROUND}
+        return varied_hu, float(rng.uniform(0.0, 9.0))
     hu = {
         value: float(max(clot_hu - rng.normal(mean, deviation), hounsfield.FAINTEST_BLOOD_HU))
         for value, (mean, deviation) in below_clot_hu.items()

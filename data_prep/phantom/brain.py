@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.phantom import shapes
+from data_prep.phantom import hounsfield, shapes
 from data_prep.phantom.fields import PeriodicNoise
 from data_prep.phantom.shapes import Ball, FloatArray, Points
 
@@ -35,6 +35,20 @@ BRAINSTEM: tuple[Ball, ...] = (
 )
 
 
+class Infarct(NamedTuple):
+    """A part of the brain that died of a blocked artery, less dense than the rest.
+
+    Attributes:
+        middle: in brain coordinates, in mm.
+        semi_axes_mm: of an ellipsoid.
+        hu: its density.
+    """
+
+    middle: shapes.Position
+    semi_axes_mm: tuple[float, float, float]
+    hu: float
+
+
 @dataclasses.dataclass(frozen=True)
 class Cerebrum:
     """What age and chance make of one brain.
@@ -48,6 +62,10 @@ class Cerebrum:
         falx_mm: half-thickness of the falx.
         calcified_pineal: whether the pineal gland is calcified.
         calcified_choroid: whether the choroid plexus is calcified.
+        dura_hu: density of falx and tentorium.
+        sinus_hu: density of the sagittal sinus.
+        calcified_falx: (y, z) in mm of the middle of a calcified patch, or None.
+        infarct: an old one, or None.
     """
 
     sulcus_mm: float
@@ -58,6 +76,10 @@ class Cerebrum:
     falx_mm: float
     calcified_pineal: bool
     calcified_choroid: bool
+    dura_hu: float = hounsfield.DURA_HU
+    sinus_hu: float = hounsfield.VENOUS_SINUS_HU
+    calcified_falx: tuple[float, float] | None = None
+    infarct: Infarct | None = None
 
 
 class Brain(NamedTuple):
@@ -107,6 +129,26 @@ def draw_cerebrum(rng: np.random.Generator, age_years: float) -> Cerebrum:
         falx_mm=float(rng.uniform(0.6, 1.1)),
         calcified_pineal=bool(rng.random() < 0.012 * age_years),
         calcified_choroid=bool(rng.random() < 0.009 * age_years),
+    )
+
+
+def vary_cerebrum(rng: np.random.Generator, cerebrum: Cerebrum) -> Cerebrum:
+    """Adds what may be taken for blood, or hide it: dense membranes, calcifications, infarcts."""
+    infarct = None
+    if rng.random() < 0.25:
+        side = float(rng.choice((-1.0, 1.0)))
+        middle = (side * rng.uniform(25.0, 55.0), rng.uniform(-55.0, 45.0), rng.uniform(-5.0, 45.0))
+        semi_axes_mm = (rng.uniform(8.0, 22.0), rng.uniform(8.0, 28.0), rng.uniform(8.0, 22.0))
+        infarct = Infarct(middle, semi_axes_mm, float(rng.uniform(*hounsfield.INFARCT_HU)))
+    patch = (float(rng.uniform(10.0, 60.0)), float(rng.uniform(10.0, 50.0)))
+    return dataclasses.replace(
+        cerebrum,
+        dura_hu=float(rng.uniform(*hounsfield.VARIED_DURA_HU)),
+        sinus_hu=float(rng.uniform(*hounsfield.VARIED_SINUS_HU)),
+        calcified_falx=patch if rng.random() < 0.25 else None,
+        calcified_choroid=bool(rng.random() < 0.6),
+        calcified_pineal=bool(rng.random() < 0.6),
+        infarct=infarct,
     )
 
 

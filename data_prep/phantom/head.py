@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from data_prep.phantom.anatomy import Anatomy
 from data_prep.phantom.bleeds import parenchymal_sites, place_bleeds
-from data_prep.phantom.brain import draw_cerebrum, make_brain
+from data_prep.phantom.brain import draw_cerebrum, make_brain, vary_cerebrum
 from data_prep.phantom.displacement import displace
 from data_prep.phantom.extra_axial import place_extra_axial
 from data_prep.phantom.fields import PeriodicNoise
@@ -22,9 +22,14 @@ from data_prep.phantom.plan import (
     HeadPlan,
     plan_head,
 )
-from data_prep.phantom.render import Rendering, render
+from data_prep.phantom.render import (
+    BONE_LIKE_HU,
+    VARIED_BONE_LIKE_HU,
+    Rendering,
+    render,
+)
 from data_prep.phantom.scan import Scan, draw_scan, make_grid
-from data_prep.phantom.scanner import add_scanner
+from data_prep.phantom.scanner import NOISE_HU, VARIED_NOISE_HU, add_scanner
 from data_prep.phantom.shapes import Points
 from data_prep.phantom.skull import FACE_TOP_MM, draw_build, make_face, make_skull
 from mbh_jax.errors import UserError
@@ -73,7 +78,7 @@ def make_head(
         seed: the data set's seed, 0 or above.
         index: the study's number, 0 or above.
         size: rows and columns; the field of view in mm does not depend on it.
-        prevalence: `bhsd` or `even`, see `plan`.
+        prevalence: one of `plan.PREVALENCES`.
         max_slices: at most so many slices, further apart; None for BHSD's 24 to 60.
 
     Raises:
@@ -87,7 +92,8 @@ def make_head(
 def scan_head(plan: HeadPlan, scan: Scan) -> Head:
     """Renders a planned head as a scan sees it."""
     rendering = _render_plan(plan, scan)
-    hu = add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu)
+    noise_hu = VARIED_NOISE_HU if plan.varied else NOISE_HU
+    hu = add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu, noise_hu)
     return Head(
         plan=plan,
         hu=_to_stored(hu),
@@ -111,6 +117,8 @@ def _render_plan(plan: HeadPlan, scan: Scan) -> Rendering:
     rng = plan.head_rng(STREAM_HEAD)
     build = draw_build(rng)
     cerebrum = draw_cerebrum(rng, plan.age_years)
+    if plan.varied:
+        cerebrum = vary_cerebrum(rng, cerebrum)
     grid = make_grid(scan)
     skull = make_skull(rng, build, grid.points)
     unevenness = PeriodicNoise(rng, 40.0, 0.5).on_grid(grid.points)
@@ -127,7 +135,8 @@ def _render_plan(plan: HeadPlan, scan: Scan) -> Rendering:
         face = make_face(build, Points(*(p[: low[-1] + 1] for p in grid.points)))
     anatomy = Anatomy(skull, face, brain, cerebrum)
     bleeds, anatomy = place_bleeds(plan, rng, grid, anatomy, (walls, sites))
-    return render(scan, grid, anatomy, bleeds)
+    bone_like_hu = VARIED_BONE_LIKE_HU if plan.varied else BONE_LIKE_HU
+    return render(scan, grid, anatomy, bleeds, bone_like_hu=bone_like_hu)
 
 
 def _to_stored(array: npt.NDArray) -> npt.NDArray:

@@ -12,7 +12,7 @@ import numpy as np
 from mbh_jax import labels
 from mbh_jax.errors import UserError
 
-PREVALENCES = ("bhsd", "even")
+PREVALENCES = ("bhsd", "even", "varied")
 
 EDH, IPH, IVH, SAH, SDH = labels.FOREGROUND
 
@@ -37,7 +37,10 @@ CLASS_CAPACITY_ML = {EDH: 140.0, IPH: 130.0, IVH: 70.0, SAH: 50.0, SDH: 170.0}
 EVEN_MEDIAN_ML = {EDH: 32.0, IPH: 30.0, IVH: 20.0, SAH: 20.0, SDH: 40.0}
 EVEN_SMALLEST_ML = 10.0
 EVEN_BLOCK = 8
-"""With `even`, of every 8 heads in a row one is healthy and each class is in four of the others."""
+"""Of every 8 heads in a row one is healthy and each class is in four of the others."""
+VARIED_MEDIAN_ML = 9.0
+VARIED_SIGMA = 1.2
+VARIED_SMALLEST_ML = 0.4
 
 STREAM_PLAN, STREAM_FOLLOW_UP, STREAM_SCAN, STREAM_HEAD, STREAM_NOISE, STREAM_BLOCK = range(6)
 
@@ -56,6 +59,7 @@ class HeadPlan:
         volumes_ml: for each label value present, the blood to be placed in mL.
         age_years: shapes sulci, ventricles and calcifications.
         blood_age_days: 0 for a first study's fresh blood; lowers the clot's HU.
+        varied: whether blood is as faint, and images and brains are as different, as real ones.
     """
 
     seed: int
@@ -67,6 +71,7 @@ class HeadPlan:
     volumes_ml: dict[int, float]
     age_years: float
     blood_age_days: float
+    varied: bool
 
     @property
     def name(self) -> str:
@@ -106,7 +111,8 @@ def plan_head(seed: int, index: int, prevalence: str) -> HeadPlan:
         volumes_ml = _bhsd_volumes(first, classes)
     else:
         cause, classes = _draw_even(seed, head_index, first)
-        volumes_ml = _even_volumes(first, classes)
+        draw = _varied_volumes if prevalence == "varied" else _even_volumes
+        volumes_ml = draw(first, classes)
     blood_age_days = float(first.gamma(1.2, 0.8))
     if index != head_index:
         later = np.random.default_rng([seed, index, STREAM_PLAN])
@@ -127,6 +133,7 @@ def plan_head(seed: int, index: int, prevalence: str) -> HeadPlan:
         volumes_ml=volumes_ml,
         age_years=age_years,
         blood_age_days=blood_age_days,
+        varied=prevalence == "varied",
     )
 
 
@@ -190,6 +197,19 @@ def _even_volumes(rng: np.random.Generator, classes: list[int]) -> dict[int, flo
             np.clip(
                 rng.lognormal(math.log(EVEN_MEDIAN_ML[value]), 0.4),
                 EVEN_SMALLEST_ML,
+                CLASS_CAPACITY_ML[value],
+            )
+        )
+        for value in classes
+    }
+
+
+def _varied_volumes(rng: np.random.Generator, classes: list[int]) -> dict[int, float]:
+    return {
+        value: float(
+            np.clip(
+                rng.lognormal(math.log(VARIED_MEDIAN_ML), VARIED_SIGMA),
+                VARIED_SMALLEST_ML,
                 CLASS_CAPACITY_ML[value],
             )
         )

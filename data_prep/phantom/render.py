@@ -21,7 +21,9 @@ THIN_SLICES = 3
 LABELLED_SHARE = 0.4
 """A voxel is labelled where blood fills at least this share of it."""
 BONE_LIKE_HU = 400.0
-"""Above this a voxel that holds some blood reads as bone, and nobody would label it."""
+"""Above this a voxel that holds some blood reads as bone and is not labelled."""
+VARIED_BONE_LIKE_HU = 110.0
+"""The same where labels are as people draw them: real ones have next to no voxels above it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,8 +41,10 @@ class Rendering:
     tissue: npt.NDArray[np.uint8]
 
 
-def render(scan: Scan, grid: Grid, anatomy: Anatomy, bleeds: Bleeds) -> Rendering:
-    """Samples every slice of a scan."""
+def render(
+    scan: Scan, grid: Grid, anatomy: Anatomy, bleeds: Bleeds, *, bone_like_hu: float = BONE_LIKE_HU
+) -> Rendering:
+    """Samples every slice of a scan; what is denser than `bone_like_hu` is not labelled."""
     shape = (scan.num_slices, scan.size, scan.size)
     hu = np.full(shape, hounsfield.AIR_HU, np.float32)
     label = np.zeros(shape, np.uint8)
@@ -69,7 +73,7 @@ def render(scan: Scan, grid: Grid, anatomy: Anatomy, bleeds: Bleeds) -> Renderin
         hu[k, rows, cols] = sum(one.hu for one in thin) / np.float32(THIN_SLICES)
         tissue[k, rows, cols] = thin[THIN_SLICES // 2].tissue
         if bleeds.borders:
-            visible = hu[k, rows, cols] < BONE_LIKE_HU
+            visible = hu[k, rows, cols] < bone_like_hu
             label[k, rows, cols] = np.where(visible, _label(thin), 0)
     return Rendering(hu, label, tissue)
 

@@ -58,6 +58,11 @@ def compose(
     solid = coverage(-spaces, pixel_mm) * (1.0 - coverage(brain.ventricle, pixel_mm))
     inside = _parenchyma_hu(brain, spaces, pixel_mm) - np.float32(hounsfield.CSF_HU)
     inside = np.float32(hounsfield.CSF_HU) + solid * inside
+    if cerebrum.infarct is not None:
+        middle, semi_axes_mm, infarct_hu = cerebrum.infarct
+        border = shapes.ellipsoid(brain.points, middle, semi_axes_mm)
+        border = border + np.float32(4.0) * brain.tone
+        inside = _mix(inside, infarct_hu, solid * coverage(border, 3.0))
     inside = _add_membranes(inside, anatomy, pixel_mm)
     if IPH in borders:
         rim = coverage(borders[IPH] + np.float32(bleeds.oedema_mm), 4.0) * solid
@@ -152,11 +157,15 @@ def _add_membranes(hu: FloatArray, anatomy: Anatomy, pixel_mm: float) -> FloatAr
     hu = _mix(hu, hounsfield.CSF_HU, np.float32(0.6) * coverage(beside, pixel_mm))
     falx = np.minimum(np.float32(cerebrum.falx_mm) - lateral, arch)
     dura = np.maximum(falx, np.minimum(sheet, spanned))
-    hu = _mix(hu, hounsfield.DURA_HU, coverage(dura, pixel_mm))
+    hu = _mix(hu, cerebrum.dura_hu, coverage(dura, pixel_mm))
     groove = np.float32(5.5) - lateral - np.float32(0.6) * anatomy.skull.cavity
     along = np.maximum(z - np.float32(30.0), np.float32(-40.0) - y)
     sinus = np.minimum.reduce([groove, along, arch])
-    hu = _mix(hu, hounsfield.VENOUS_SINUS_HU, coverage(sinus, pixel_mm))
+    hu = _mix(hu, cerebrum.sinus_hu, coverage(sinus, pixel_mm))
+    if cerebrum.calcified_falx is not None:
+        on_falx = shapes.ellipsoid(brain.points, (0.0, *cerebrum.calcified_falx), (1.6, 7.0, 5.0))
+        on_falx = np.minimum(on_falx, arch)
+        hu = _mix(hu, hounsfield.CALCIFICATION_HU, coverage(on_falx, pixel_mm))
     if cerebrum.calcified_pineal:
         pineal = shapes.ellipsoid(brain.points, (0.0, -24.0, 0.0), (2.2, 2.6, 2.4))
         hu = _mix(hu, hounsfield.CALCIFICATION_HU, coverage(pineal, pixel_mm))

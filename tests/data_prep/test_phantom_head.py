@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from data_prep.phantom import Head, make_head
+from data_prep.phantom import Head, hounsfield, make_head
+from data_prep.phantom.brain import draw_cerebrum, vary_cerebrum
 from data_prep.phantom.extra_axial import place_extra_axial
 from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH, plan_head
+from data_prep.phantom.render import VARIED_BONE_LIKE_HU
 from data_prep.phantom.scan import draw_scan, make_grid
 from data_prep.phantom.skull import draw_build, make_skull
 from data_prep.phantom.tissue import AIR, BONE, BRAIN, CSF, SOFT_TISSUE, VENTRICLE
@@ -221,3 +223,35 @@ def test_size_changes_resolution_and_not_anatomy() -> None:
 def test_sizes_out_of_range_are_refused(size: int, max_slices: int | None) -> None:
     with pytest.raises(UserError, match="out of range"):
         make_head(0, 0, size, "even", max_slices)
+
+
+def test_varied_heads_have_blood_as_faint_as_real_and_less_noise() -> None:
+    """Densities of each class lie in its range; all but the classes' balance differs from even."""
+    plans = [plan_head(0, index, "varied") for index in range(24)]
+    assert {value for plan in plans for value in plan.volumes_ml} == set(FOREGROUND)
+    assert min(min(plan.volumes_ml.values(), default=99.0) for plan in plans) < 2.0
+    chosen = next(plan for plan in plans if max(plan.volumes_ml.values(), default=0.0) > 15.0)
+    value = max(chosen.volumes_ml, key=chosen.volumes_ml.__getitem__)
+    varied = make_head(0, chosen.index, SIZE, "varied")
+    low_hu, high_hu = hounsfield.VARIED_BLOOD_HU[value - 1]
+    median_hu = np.median(varied.hu[varied.label == value])
+    # Nobody labels what reads as bone; noise is added later.
+    assert np.percentile(varied.hu[varied.label > 0], 99.9) < VARIED_BONE_LIKE_HU + 15
+    # Hardening and mixed voxels move it a little.
+    assert low_hu - 8 < median_hu < high_hu + 10
+    white = scipy.ndimage.binary_erosion(
+        (varied.tissue == BRAIN) & (varied.label == 0), iterations=3
+    )
+    even = make_head(0, chosen.index, SIZE, "even")
+    assert varied.hu[white].std() < even.hu[white].std()
+
+
+def test_membranes_calcifications_and_infarcts_vary_with_the_head() -> None:
+    rng = np.random.default_rng(0)
+    brains = [vary_cerebrum(rng, draw_cerebrum(rng, 60.0)) for _ in range(60)]
+    infarcts = [brain.infarct for brain in brains if brain.infarct is not None]
+    assert 5 < len(infarcts) < 30
+    low_hu, high_hu = hounsfield.INFARCT_HU
+    assert all(low_hu <= infarct.hu <= high_hu for infarct in infarcts)
+    assert len({brain.dura_hu for brain in brains}) == 60
+    assert any(brain.calcified_falx for brain in brains)
