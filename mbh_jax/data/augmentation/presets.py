@@ -92,3 +92,24 @@ STRONG = Preset(
     gamma=Range(0.2, 0.7, 1.5),
 )
 """For heads that lie straight in the scanner: mirrored left to right only, moderately moved."""
+
+NNUNET = Preset(
+    rotation_degrees=Range(0.2, -180.0, 180.0),
+    scale=Range(0.2, 0.7, 1.4),
+    flip_horizontal=0.5,
+    flip_vertical=0.5,
+    noise=Range(0.1, 0.0, 0.1),
+    blur=Range(0.2, 0.5, 1.0, channel_probability=0.5),
+    brightness=Range(0.15, 0.75, 1.25),
+    contrast=Range(0.15, 0.75, 1.25),
+    low_resolution=Range(0.25, 0.5, 1.0, channel_probability=0.5),
+    inverted_gamma=Range(0.1, 0.7, 1.5),
+    gamma=Range(0.3, 0.7, 1.5),
+    fill_with_air=False,
+    clip=False,
+)
+"""What nnU-Net v2 does to 2D slices (`nnUNetTrainer.get_training_transforms`, batchgeneratorsv2).
+
+It mirrors last; here mirroring is part of the resampling, which gives the same distribution,
+because what is between the two treats an image and its mirror image alike.
+"""

@@ -81,8 +81,21 @@ def create_from_preset(
         repeats = image.shape[-1] // len(distinct)
         return jnp.tile(changed, (1, 1, repeats)).astype(image.dtype), label
 
+    def augment_image(
+        keys: jax.Array, image: jax.Array, label: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        # On a CPU one example after another, because transforms that do not act are then not
+        # computed, and XLA does not compute a transform again for each of those after it.
+        return jax.lax.platform_dependent(
+            keys,
+            image,
+            label,
+            cpu=lambda *batch: jax.lax.map(lambda example: image_of_one(*example), batch),
+            default=jax.vmap(image_of_one),
+        )
+
     return Augmentation(
-        jax.vmap(hu_of_one) if intensity_changes else lambda _, hu: hu, jax.vmap(image_of_one)
+        jax.vmap(hu_of_one) if intensity_changes else lambda _, hu: hu, augment_image
     )
 
 
@@ -118,6 +131,12 @@ def _component(preset: presets.Preset, meaning: str) -> keys.Component:
 AUGMENTATIONS: dict[str, keys.Component] = {
     "basic": keys.Component(_basic, basic.KEYS, "a few transforms whose strength is given here"),
     "none": keys.Component(_none, {}, "no augmentation"),
+    "nnunet": _component(
+        presets.NNUNET,
+        "the transforms of nnU-Net v2 in 2D, with its probabilities and ranges: rotation by any "
+        "angle, scale, mirror images along both axes, noise, blur, brightness, contrast, "
+        "resolution, gamma",
+    ),
     "strong": _component(
         presets.STRONG,
         "for CT of heads: mirrored left to right, moderately rotated, scaled, sheared, shifted and "
