@@ -83,6 +83,15 @@ def test_strong_keeps_image_and_label_together_and_within_the_window() -> None:
         assert one[mask].mean() > one[head].mean() + 0.1
 
 
+def test_strong_shows_the_lowest_value_of_a_slice_outside() -> None:
+    """Scans of BHSD are clamped: their air is at 0 HU, above the lowest value of two windows."""
+    hu, label = slices()
+    image, _ = augmented("strong", KEYS, hu.clip(0), label, "brain_subdural_bone", intensity=False)
+    air = apply_windows(jnp.zeros((1, 1, 1, 1)), "brain_subdural_bone")[0, 0, 0]
+    np.testing.assert_allclose(np.asarray(image).min((1, 2)), [air] * len(KEYS), atol=1e-5)
+    assert air.max() > 0.2
+
+
 def test_equal_windows_stay_equal_and_several_are_moved_alike() -> None:
     hu, label = slices()
     clamped, _ = augmented("strong", KEYS, hu, label, "hu_0_255")

@@ -49,7 +49,8 @@ class Preset(NamedTuple):
         low_resolution: size that a slice is sampled down to, as a fraction.
         inverted_gamma, gamma: exponent, of the negated values and of the values; mean and standard
             deviation of a channel are kept.
-        fill_with_air: whether what comes into view from outside is the lowest value of its window,
+        fill_with_lowest: whether what comes into view from outside is the lowest value of the slice
+            in each channel, which is air, also where a dataset has clamped it to 0 HU as BHSD has;
             or else 0 on the scale of blood.
         clip: whether values are clamped to those that a window can have.
     """
@@ -70,7 +71,7 @@ class Preset(NamedTuple):
     low_resolution: Range = OFF
     inverted_gamma: Range = OFF
     gamma: Range = OFF
-    fill_with_air: bool = True
+    fill_with_lowest: bool = True
     clip: bool = True
 
 
@@ -105,7 +106,7 @@ NNUNET = Preset(
     low_resolution=Range(0.25, 0.5, 1.0, channel_probability=0.5),
     inverted_gamma=Range(0.1, 0.7, 1.5),
     gamma=Range(0.3, 0.7, 1.5),
-    fill_with_air=False,
+    fill_with_lowest=False,
     clip=False,
 )
 """What nnU-Net v2 does to 2D slices (`nnUNetTrainer.get_training_transforms`, batchgeneratorsv2).

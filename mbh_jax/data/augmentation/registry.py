@@ -58,7 +58,6 @@ def create_from_preset(
     channels = windows.PRESETS[window]
     distinct = channels[:1] if len(set(channels)) == 1 else channels
     mean, std, low, high = (jnp.asarray(values) for values in _scale(distinct))
-    fill = (low - mean) / std if preset.fill_with_air else jnp.zeros_like(mean)
 
     def hu_of_one(key: jax.Array, hu: jax.Array) -> jax.Array:
         return intensity.change_window(jax.random.fold_in(key, _WINDOW), hu, preset)
@@ -69,6 +68,7 @@ def create_from_preset(
         changed = (image[..., : len(distinct)].astype(jnp.float32) - mean) / std
         if spatial and not geometry.is_off(preset):
             geometry_key = jax.random.fold_in(key, _GEOMETRY)
+            fill = changed.min((0, 1)) if preset.fill_with_lowest else jnp.zeros_like(mean)
             where = geometry.draw_coordinates(geometry_key, preset, *label.shape)
             changed, label = geometry.resample(changed, label, where, fill)
         if intensity_changes:
