@@ -15,6 +15,7 @@ from mbh_jax.data.augmentation.presets import Preset, Range
 from mbh_jax.data.preprocess import apply_windows
 
 KEYS = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(7), n))(jnp.arange(6))
+QUICK = dict.fromkeys(AUGMENTATIONS["original"].keys, 0.0) | {"hflip": True, "brightening": True}
 PRESETS = [name for name in AUGMENTATIONS if name not in ("basic", "none")]
 
 
@@ -30,7 +31,9 @@ def slices(number: int = 6, size: int = 32) -> tuple[jax.Array, jax.Array]:
 
 @functools.cache
 def compiled(name: str, window: str, parts: tuple[tuple[str, bool], ...]) -> Callable:
-    augmentation = create_augmentation(ConfigDict({"name": name, **dict(parts)}), window)
+    defaults = {key: rule.default for key, rule in AUGMENTATIONS[name].keys.items()}
+    config = ConfigDict({"name": name, **defaults, **dict(parts)})
+    augmentation = create_augmentation(config, window)
 
     @jax.jit
     def apply(keys: jax.Array, hu: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -62,7 +65,7 @@ def test_an_example_does_not_depend_on_its_place_in_the_batch(name: str) -> None
     assert len({np.asarray(image).tobytes() for image in together[0]}) == len(KEYS)
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", ["original", "strong"])
 def test_one_example_after_another_gives_what_all_at_once_give(name: str) -> None:
     """A CPU computes the first, accelerators the second; `jax.vmap` of batches of one is it."""
     hu, label = slices()
@@ -167,13 +170,13 @@ def test_none_returns_the_inputs_themselves() -> None:
 
 def test_bfloat16_stays_bfloat16() -> None:
     hu, label = slices()
-    augmentation = create_augmentation(ConfigDict({"name": "strong"}), "brain")
+    augmentation = create_augmentation(ConfigDict({"name": "original", **QUICK}), "brain")
     image = apply_windows(hu, "brain")
     augment = jax.jit(augmentation.augment_image)
     half, _ = augment(KEYS, image.astype(jnp.bfloat16), label)
     whole, _ = augment(KEYS, image, label)
     assert half.dtype == jnp.bfloat16
-    assert np.abs(half.astype(jnp.float32) - whole).mean() < 0.01
+    np.testing.assert_allclose(half.astype(jnp.float32), whole, atol=0.01)
 
 
 def test_a_configuration_without_a_name_is_basic() -> None:
