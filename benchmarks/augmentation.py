@@ -4,8 +4,9 @@
     python -m benchmarks.augmentation --pictures augmentation.png
 
 The first times the augmentations by themselves and training steps with and without them, in turns.
-The second draws a page: a row for each transform of `strong` by itself, at the probability 1, and
-for each augmentation of the configuration; a column for each random key. The slice is a phantom's.
+The second draws a page: a row for each transform of `strong` by itself at the probability 1, for
+each kind of variant of `original`, and for each augmentation with its defaults; a column for each
+random key. The slice is a phantom's.
 """
 
 import argparse
@@ -46,10 +47,15 @@ def rows() -> Iterator[tuple[str, Augmentation]]:
     """Name and augmentation of each row of the page, for the brain window."""
     for name, preset in alone(STRONG):
         yield name, create_from_preset(preset, "brain")
+    keys = AUGMENTATIONS["original"].keys
+    off = dict.fromkeys(keys, 0.0)
+    for name, rule in keys.items():
+        one = {name: True if isinstance(rule.default, bool) else rule.default or 0.2}
+        yield name, create_augmentation(ConfigDict({"name": "original", **off, **one}), "brain")
     for name, component in AUGMENTATIONS.items():
-        keys = {key: rule.default for key, rule in component.keys.items()}
+        defaults = {key: rule.default for key, rule in component.keys.items()}
         if name != "basic":
-            yield name, create_augmentation(ConfigDict({"name": name, **keys}), "brain")
+            yield name, create_augmentation(ConfigDict({"name": name, **defaults}), "brain")
 
 
 def page(hu: np.ndarray, label: np.ndarray, columns: int = 6) -> np.ndarray:

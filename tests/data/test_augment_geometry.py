@@ -99,7 +99,9 @@ def test_what_comes_from_outside_is_fill_and_background() -> None:
 
 def test_deformation_is_a_cubic_b_spline() -> None:
     field = np.asarray(geometry.displacement(jax.random.key(0), 40, 64))
-    control = np.asarray(jax.random.normal(jax.random.key(0), (2, 11, 11)), float)
+    drawn = jax.random.uniform(jax.random.key(0), (2, 11, 11), minval=-(3**0.5), maxval=3**0.5)
+    control = np.asarray(drawn, float)
+    assert control.var() == pytest.approx(1.0, abs=0.1)
     knots = np.arange(-3, 12)
     row, column = ((np.arange(size) + 0.5) * 8 / size for size in (40, 64))
     for one, points in zip(field, control, strict=True):

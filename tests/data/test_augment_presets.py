@@ -1,5 +1,8 @@
 """What a configuration names: the same for an example wherever it is, within its windows."""
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,10 +10,12 @@ import pytest
 from ml_collections import ConfigDict
 
 from mbh_jax import config as config_keys
-from mbh_jax.data.augmentation import AUGMENTATIONS, create_augmentation
+from mbh_jax.data.augmentation import AUGMENTATIONS, create_augmentation, draws, presets
+from mbh_jax.data.augmentation.presets import Preset, Range
 from mbh_jax.data.preprocess import apply_windows
 
 KEYS = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(7), n))(jnp.arange(6))
+QUICK = dict.fromkeys(AUGMENTATIONS["original"].keys, 0.0) | {"hflip": True, "brightening": True}
 PRESETS = [name for name in AUGMENTATIONS if name not in ("basic", "none")]
 
 
@@ -24,6 +29,20 @@ def slices(number: int = 6, size: int = 32) -> tuple[jax.Array, jax.Array]:
     return jnp.asarray((hu + noise).astype(np.int16)[..., None]), labels
 
 
+@functools.cache
+def compiled(name: str, window: str, parts: tuple[tuple[str, bool], ...]) -> Callable:
+    defaults = {key: rule.default for key, rule in AUGMENTATIONS[name].keys.items()}
+    config = ConfigDict({"name": name, **defaults, **dict(parts)})
+    augmentation = create_augmentation(config, window)
+
+    @jax.jit
+    def apply(keys: jax.Array, hu: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        image = apply_windows(augmentation.augment_hu(keys, hu), window)
+        return augmentation.augment_image(keys, image, label)
+
+    return apply
+
+
 def augmented(
     name: str,
     keys: jax.Array,
@@ -32,24 +51,29 @@ def augmented(
     window: str = "brain",
     **parts: bool,
 ) -> tuple[jax.Array, jax.Array]:
-    augmentation = create_augmentation(ConfigDict({"name": name, **parts}), window)
-
-    @jax.jit
-    def apply(keys: jax.Array, hu: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        image = apply_windows(augmentation.augment_hu(keys, hu), window)
-        return augmentation.augment_image(keys, image, label)
-
-    return apply(keys, hu, label)
+    return compiled(name, window, tuple(parts.items()))(keys, hu, label)
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_an_example_does_not_depend_on_its_place_in_the_batch(name: str) -> None:
     hu, label = slices()
     together = augmented(name, KEYS, hu, label)
-    alone = augmented(name, KEYS[4:5], hu[4:5], label[4:5])
-    np.testing.assert_allclose(together[0][4], alone[0][0], atol=1e-5)
-    np.testing.assert_array_equal(together[1][4], alone[1][0])
+    order = np.array([3, 5, 0, 1, 4, 2])
+    shuffled = augmented(name, KEYS[order], hu[order], label[order])
+    np.testing.assert_array_equal(together[0][order], shuffled[0])
+    np.testing.assert_array_equal(together[1][order], shuffled[1])
     assert len({np.asarray(image).tobytes() for image in together[0]}) == len(KEYS)
+
+
+@pytest.mark.parametrize("name", ["original", "strong"])
+def test_one_example_after_another_gives_what_all_at_once_give(name: str) -> None:
+    """A CPU computes the first, accelerators the second; `jax.vmap` of batches of one is it."""
+    hu, label = slices()
+    in_turn = augmented(name, KEYS, hu, label)
+    batches_of_one = [array[:, None] for array in (KEYS, hu, label)]
+    at_once = jax.jit(jax.vmap(compiled(name, "brain", ())))(*batches_of_one)
+    np.testing.assert_allclose(in_turn[0], at_once[0][:, 0], atol=1e-5)
+    np.testing.assert_array_equal(in_turn[1], at_once[1][:, 0])
 
 
 def test_strong_keeps_image_and_label_together_and_within_the_window() -> None:
@@ -60,6 +84,15 @@ def test_strong_keeps_image_and_label_together_and_within_the_window() -> None:
     for one, mask in zip(np.asarray(image)[..., 0], np.asarray(moved) > 0, strict=True):
         head = (one > 0.1) & ~mask
         assert one[mask].mean() > one[head].mean() + 0.1
+
+
+def test_strong_shows_the_lowest_value_of_a_slice_outside() -> None:
+    """Scans of BHSD are clamped: their air is at 0 HU, above the lowest value of two windows."""
+    hu, label = slices()
+    image, _ = augmented("strong", KEYS, hu.clip(0), label, "brain_subdural_bone", intensity=False)
+    air = apply_windows(jnp.zeros((1, 1, 1, 1)), "brain_subdural_bone")[0, 0, 0]
+    np.testing.assert_allclose(np.asarray(image).min((1, 2)), [air] * len(KEYS), atol=1e-5)
+    assert air.max() > 0.2
 
 
 def test_equal_windows_stay_equal_and_several_are_moved_alike() -> None:
@@ -77,10 +110,54 @@ def test_parts_can_be_left_out() -> None:
     image, moved = augmented("strong", KEYS, hu, label, spatial=False)
     np.testing.assert_array_equal(moved, label)
     assert not np.allclose(image, apply_windows(hu, "brain"), atol=0.01)
-    same, moved = augmented("strong", KEYS, hu, label, spatial=False, intensity=False)
-    np.testing.assert_allclose(same, apply_windows(hu, "brain"), atol=1e-5)
     augmentation = create_augmentation(ConfigDict({"name": "strong", "intensity": False}), "brain")
     assert augmentation.augment_hu(KEYS, hu) is hu
+
+
+NNUNET = {
+    # Probability of acting on an image of one channel, lowest and highest value, read from the
+    # source of nnU-Net and batchgeneratorsv2.
+    "rotation_degrees": (0.2, -180, 180),
+    "scale": (0.2, 0.7, 1.4),
+    "noise": (0.1, 0, 0.1),
+    "blur": (0.1, 0.5, 1),
+    "brightness": (0.15, 0.75, 1.25),
+    "contrast": (0.15, 0.75, 1.25),
+    "low_resolution": (0.125, 0.5, 1),
+    "inverted_gamma": (0.1, 0.7, 1.5),
+    "gamma": (0.3, 0.7, 1.5),
+}
+
+
+def test_nnunet_draws_what_nnunet_draws() -> None:
+    numbers = jax.random.uniform(jax.random.key(3), (10_000, 4, 1))
+    for name in Preset._fields:
+        bounds = getattr(presets.NNUNET, name)
+        if not isinstance(bounds, Range):
+            continue
+        probability, low, high = NNUNET.get(name, (0, 0, 0))
+        two_sided = name in ("brightness", "contrast", "inverted_gamma", "gamma")
+        draw = draws.factor if two_sided else functools.partial(draws.uniform, off=1.0)
+        values = np.asarray(jax.vmap(draw, in_axes=(0, None))(numbers, bounds))
+        drawn = values[values != 1.0]
+        assert drawn.size / 10_000 == pytest.approx(probability, abs=0.015), name
+        if drawn.size:
+            extent = [drawn.min(), drawn.max()]
+            np.testing.assert_allclose(extent, [low, high], atol=0.02 * (high - low))
+    assert (presets.NNUNET.flip_horizontal, presets.NNUNET.flip_vertical) == (0.5, 0.5)
+
+
+def test_nnunet_shows_the_mean_of_blood_outside_and_keeps_what_leaves_the_window() -> None:
+    hu = jnp.full((64, 16, 16, 1), 35, jnp.int16)
+    keys = jax.random.split(jax.random.key(0), 64)
+    image, _ = augmented("nnunet", keys, hu, jnp.zeros((64, 16, 16), int), intensity=False)
+    corner = np.unique(np.asarray(image[:, 0, 0, 0]).round(3))
+    # The corner of a turned square shows 52 HU, and others 35 HU, in the window 0..80 HU.
+    assert corner.min() == pytest.approx(35 / 80, abs=1e-3)
+    assert corner.max() == pytest.approx(52 / 80, abs=1e-3)
+    bone = jnp.full((64, 16, 16, 1), 500, jnp.int16)
+    brighter, _ = augmented("nnunet", keys, bone, jnp.zeros((64, 16, 16), int), spatial=False)
+    assert brighter.max() > 1.05
 
 
 def test_none_returns_the_inputs_themselves() -> None:
@@ -93,13 +170,13 @@ def test_none_returns_the_inputs_themselves() -> None:
 
 def test_bfloat16_stays_bfloat16() -> None:
     hu, label = slices()
-    augmentation = create_augmentation(ConfigDict({"name": "strong"}), "brain")
+    augmentation = create_augmentation(ConfigDict({"name": "original", **QUICK}), "brain")
     image = apply_windows(hu, "brain")
     augment = jax.jit(augmentation.augment_image)
     half, _ = augment(KEYS, image.astype(jnp.bfloat16), label)
     whole, _ = augment(KEYS, image, label)
     assert half.dtype == jnp.bfloat16
-    assert np.abs(half.astype(jnp.float32) - whole).mean() < 0.01
+    np.testing.assert_allclose(half.astype(jnp.float32), whole, atol=0.01)
 
 
 def test_a_configuration_without_a_name_is_basic() -> None:

@@ -58,8 +58,9 @@ def draw_coordinates(key: jax.Array, preset: Preset, height: int, width: int) ->
 
 
 def displacement(key: jax.Array, height: int, width: int) -> jax.Array:
-    """A smooth random field (2,H,W): a cubic B-spline of standard normal control points."""
-    control = jax.random.normal(key, (2, _CELLS + 3, _CELLS + 3))
+    """A smooth random field (2,H,W): a cubic B-spline of control points of mean 0, variance 1."""
+    bound = 3.0**0.5
+    control = jax.random.uniform(key, (2, _CELLS + 3, _CELLS + 3), minval=-bound, maxval=bound)
     return jnp.einsum(
         "hi,kij,wj->khw",
         _spline(height),
@@ -109,22 +110,21 @@ def resample(
         corner.append(first.astype(jnp.int32))
         fractions.append(inside - first)
     start = corner[0] * (width + 2) + corner[1]
-    offsets = jnp.array([0, 1, width + 2, width + 3])
     down, right = fractions
-    weights = [
-        (1 - down) * (1 - right),
-        (1 - down) * right,
-        down * (1 - right),
-        down * right,
+    weights = [(1 - down) * (1 - right), (1 - down) * right, down * (1 - right), down * right]
+    neighbours = [
+        pixels.at[start + offset].get(mode="promise_in_bounds")
+        for offset in (0, 1, width + 2, width + 3)
     ]
-    neighbours = pixels.at[start + offsets[:, None, None]].get(mode="promise_in_bounds")
-    values, labels = neighbours[..., :-1], neighbours[..., -1]
-    moved = sum(weight[..., None] * value for weight, value in zip(weights, values, strict=True))
+    moved = jnp.zeros_like(image)
+    for weight, one in zip(weights, neighbours, strict=True):
+        moved += weight[..., None] * one[..., :-1]
+    labels = [one[..., -1] for one in neighbours]
     return moved, _vote(labels, weights).astype(label.dtype)
 
 
-def _vote(labels: jax.Array, weights: list[jax.Array]) -> jax.Array:
-    """Of four labels (4,H,W) the one with most weight; of two with the same, the lower one."""
+def _vote(labels: list[jax.Array], weights: list[jax.Array]) -> jax.Array:
+    """Of four labels (H,W) the one with most weight; of two with the same, the lower one."""
     best, best_votes = labels[0], jnp.full_like(weights[0], -1.0)
     for candidate in labels:
         votes = sum(

@@ -4,6 +4,9 @@ Everything here is for one example (H,W,C) float32, parameters are one a channel
 `jax.vmap`. A parameter that is off leaves the image as it is.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -47,22 +50,38 @@ def change_intensity(key: jax.Array, image: jax.Array, preset: Preset) -> jax.Ar
     numbers = draws.numbers(numbers_key, 7, image.shape[-1])
     if preset.noise.probability:
         std = draws.uniform(numbers[0], preset.noise, 0.0)[0]
-        image = add_noise(noise_key, image, std)
+        image = _unless_off(functools.partial(add_noise, noise_key), image, std, 0.0)
     if preset.blur.probability:
-        rows = draws.uniform(numbers[1], preset.blur, 0.0)
-        columns = draws.uniform(numbers[1], preset.blur, 0.0, second=True)
-        image = blur(image, jnp.stack([rows, columns], axis=-1))
+        sigma = [draws.uniform(numbers[1], preset.blur, 0.0, second=axis > 0) for axis in range(2)]
+        image = _unless_off(blur, image, jnp.stack(sigma, axis=-1), 0.0)
     if preset.brightness.probability:
         image *= draws.factor(numbers[2], preset.brightness)
     if preset.contrast.probability:
-        image = change_contrast(image, draws.factor(numbers[3], preset.contrast))
+        factor = draws.factor(numbers[3], preset.contrast)
+        image = _unless_off(change_contrast, image, factor, 1.0)
     if preset.low_resolution.probability:
-        image = lower_resolution(image, draws.uniform(numbers[4], preset.low_resolution, 1.0))
+        fraction = draws.uniform(numbers[4], preset.low_resolution, 1.0)
+        image = _unless_off(lower_resolution, image, fraction, 1.0)
     if preset.inverted_gamma.probability:
-        image = -change_gamma(-image, draws.factor(numbers[5], preset.inverted_gamma))
+        exponent = draws.factor(numbers[5], preset.inverted_gamma)
+        image = -_unless_off(change_gamma, -image, exponent, 1.0)
     if preset.gamma.probability:
-        image = change_gamma(image, draws.factor(numbers[6], preset.gamma))
+        exponent = draws.factor(numbers[6], preset.gamma)
+        image = _unless_off(change_gamma, image, exponent, 1.0)
     return image
+
+
+def _unless_off(
+    change: Callable[[jax.Array, jax.Array], jax.Array],
+    image: jax.Array,
+    parameter: jax.Array,
+    off: float,
+) -> jax.Array:
+    """`change(image, parameter)`, not computed where the parameter is off in all channels.
+
+    Under `jax.vmap` both are computed and one is taken.
+    """
+    return jax.lax.cond((parameter == off).all(), lambda image, _: image, change, image, parameter)
 
 
 def add_noise(key: jax.Array, image: jax.Array, std: jax.Array) -> jax.Array:

@@ -49,7 +49,8 @@ class Preset(NamedTuple):
         low_resolution: size that a slice is sampled down to, as a fraction.
         inverted_gamma, gamma: exponent, of the negated values and of the values; mean and standard
             deviation of a channel are kept.
-        fill_with_air: whether what comes into view from outside is the lowest value of its window,
+        fill_with_lowest: whether what comes into view from outside is the lowest value of the slice
+            in each channel, which is air, also where a dataset has clamped it to 0 HU as BHSD has;
             or else 0 on the scale of blood.
         clip: whether values are clamped to those that a window can have.
     """
@@ -70,7 +71,7 @@ class Preset(NamedTuple):
     low_resolution: Range = OFF
     inverted_gamma: Range = OFF
     gamma: Range = OFF
-    fill_with_air: bool = True
+    fill_with_lowest: bool = True
     clip: bool = True
 
 
@@ -92,3 +93,24 @@ STRONG = Preset(
     gamma=Range(0.2, 0.7, 1.5),
 )
 """For heads that lie straight in the scanner: mirrored left to right only, moderately moved."""
+
+NNUNET = Preset(
+    rotation_degrees=Range(0.2, -180.0, 180.0),
+    scale=Range(0.2, 0.7, 1.4),
+    flip_horizontal=0.5,
+    flip_vertical=0.5,
+    noise=Range(0.1, 0.0, 0.1),
+    blur=Range(0.2, 0.5, 1.0, channel_probability=0.5),
+    brightness=Range(0.15, 0.75, 1.25),
+    contrast=Range(0.15, 0.75, 1.25),
+    low_resolution=Range(0.25, 0.5, 1.0, channel_probability=0.5),
+    inverted_gamma=Range(0.1, 0.7, 1.5),
+    gamma=Range(0.3, 0.7, 1.5),
+    fill_with_lowest=False,
+    clip=False,
+)
+"""What nnU-Net v2 does to 2D slices (`nnUNetTrainer.get_training_transforms`, batchgeneratorsv2).
+
+It mirrors last; here mirroring is part of the resampling, which gives the same distribution,
+because what is between the two treats an image and its mirror image alike.
+"""

@@ -1,16 +1,14 @@
-"""Augmentations by name. A new one is a preset and a line here."""
+"""Augmentations by name. A new one is a function here, or a preset, and a line in the table."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-from mbh_jax.data.augmentation import basic, geometry, intensity, presets
-from mbh_jax.imageio import windows
+from mbh_jax.data.augmentation import basic, channels, geometry, intensity, original, presets
 
 _WINDOW, _GEOMETRY, _INTENSITY = range(3)
 """Which random numbers of an example's key a part of a preset uses."""
@@ -26,22 +24,38 @@ class Augmentation(NamedTuple):
     """
 
     augment_hu: Callable[[jax.Array, jax.Array], jax.Array]
-    augment_image: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    augment_image: channels.Change
+
+
+def _same_hu(keys: jax.Array, hu: jax.Array) -> jax.Array:
+    del keys
+    return hu
 
 
 def _none(window: str) -> Augmentation:
     del window
-    return Augmentation(lambda _, hu: hu, lambda _, image, label: (image, label))
+    return Augmentation(_same_hu, lambda _, image, label: (image, label))
 
 
 def _basic(window: str, **values: float) -> Augmentation:
-    """The seven keys of `basic`, which are independent of windows."""
+    """The keys of `basic`, which are independent of windows."""
     del window
     config = ConfigDict(values)
     return Augmentation(
         lambda keys, hu: basic.augment_hu(keys, hu, config),
         lambda keys, image, label: basic.augment_geometry(keys, image, label, config),
     )
+
+
+def _original(window: str, **values: float) -> Augmentation:
+    """The keys of `original`; its 0..255 are the lowest and the highest value of each window."""
+    low_hu, high_hu = channels.window_bounds_hu(window)
+    scale = channels.Scale(low_hu, (high_hu - low_hu) / 255)
+
+    def change(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return original.change_one(key, image, label, values)
+
+    return Augmentation(_same_hu, channels.over_batch(change, window, scale, clip=True))
 
 
 def create_from_preset(
@@ -55,51 +69,27 @@ def create_from_preset(
         spatial: whether image and label are moved.
         intensity_changes: whether values are changed.
     """
-    channels = windows.PRESETS[window]
-    distinct = channels[:1] if len(set(channels)) == 1 else channels
-    mean, std, low, high = (jnp.asarray(values) for values in _scale(distinct))
-    fill = (low - mean) / std if preset.fill_with_air else jnp.zeros_like(mean)
 
     def hu_of_one(key: jax.Array, hu: jax.Array) -> jax.Array:
         return intensity.change_window(jax.random.fold_in(key, _WINDOW), hu, preset)
 
-    def image_of_one(
-        key: jax.Array, image: jax.Array, label: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
-        changed = (image[..., : len(distinct)].astype(jnp.float32) - mean) / std
+    def change(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
         if spatial and not geometry.is_off(preset):
+            lowest = image.min((0, 1))
+            fill = lowest if preset.fill_with_lowest else jnp.zeros_like(lowest)
             geometry_key = jax.random.fold_in(key, _GEOMETRY)
             where = geometry.draw_coordinates(geometry_key, preset, *label.shape)
-            changed, label = geometry.resample(changed, label, where, fill)
+            image, label = geometry.resample(image, label, where, fill)
         if intensity_changes:
             intensity_key = jax.random.fold_in(key, _INTENSITY)
-            changed = intensity.change_intensity(intensity_key, changed, preset)
-        changed = changed * std + mean
-        if preset.clip:
-            changed = jnp.clip(changed, low, high)
-        # Equal channels are changed once.
-        repeats = image.shape[-1] // len(distinct)
-        return jnp.tile(changed, (1, 1, repeats)).astype(image.dtype), label
+            image = intensity.change_intensity(intensity_key, image, preset)
+        return image, label
 
+    scale = channels.Scale(presets.BLOOD_MEAN_HU, presets.BLOOD_STD_HU)
     return Augmentation(
-        jax.vmap(hu_of_one) if intensity_changes else lambda _, hu: hu, jax.vmap(image_of_one)
+        jax.vmap(hu_of_one) if intensity_changes else _same_hu,
+        channels.over_batch(change, window, scale, clip=preset.clip),
     )
-
-
-def _scale(channels: tuple[windows.Window, ...]) -> tuple[np.ndarray, ...]:
-    """Mean and deviation of blood, lowest and highest value, (C,) float32 each, in windowed units.
-
-    They are not clamped: blood may lie outside of a window.
-    """
-    rows = []
-    for window in channels:
-        low_hu = window.level_hu - window.width_hu / 2
-        factor, origin = (1 / window.width_hu, low_hu) if window.to_unit else (1.0, 0.0)
-        high_hu = low_hu + window.width_hu
-        hu = (presets.BLOOD_MEAN_HU, low_hu, high_hu)
-        mean, low, high = ((value - origin) * factor for value in hu)
-        rows.append((mean, presets.BLOOD_STD_HU * factor, low, high))
-    return tuple(np.array(rows, np.float32).T)
 
 
 _PARTS = {
@@ -118,6 +108,18 @@ def _component(preset: presets.Preset, meaning: str) -> keys.Component:
 AUGMENTATIONS: dict[str, keys.Component] = {
     "basic": keys.Component(_basic, basic.KEYS, "a few transforms whose strength is given here"),
     "none": keys.Component(_none, {}, "no augmentation"),
+    "nnunet": _component(
+        presets.NNUNET,
+        "the transforms of nnU-Net v2 in 2D, with its probabilities and ranges: rotation by any "
+        "angle, scale, mirror images along both axes, noise, blur, brightness, contrast, "
+        "resolution, gamma",
+    ),
+    "original": keys.Component(
+        _original,
+        original.KEYS,
+        "the variants of the TensorFlow FlexUNet project; a slice becomes one of them or stays as "
+        "it is, with equal chance",
+    ),
     "strong": _component(
         presets.STRONG,
         "for CT of heads: mirrored left to right, moderately rotated, scaled, sheared, shifted and "
