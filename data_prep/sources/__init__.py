@@ -22,8 +22,8 @@ from data_prep.sources.options import Options
 from data_prep.sources.pairing import is_picture
 from mbh_jax.errors import UserError
 
-_TEXTS = (".csv", ".json", ".md", ".txt", ".xlsx")
-"""Suffixes of files that are not expected to be volumes."""
+_BESIDE = (".csv", ".json", ".md", ".raw", ".txt", ".xlsx", ".zraw")
+"""Suffixes of files that are not expected to be volumes: texts, and voxels of .mhd and .nhdr."""
 
 __all__ = [
     "LAYOUTS",
@@ -115,7 +115,7 @@ def _ignored(listing: Listing, root: PurePosixPath) -> Iterator[str]:
         for file in below
         if file.parent in folders
         and not (is_volume(file) or is_picture(file))
-        and file.suffix.lower() not in _TEXTS
+        and file.suffix.lower() not in _BESIDE
     ]
     if others:
         yield f"{len(others)} files are ignored, such as {printable(str(others[0]))}"

@@ -11,16 +11,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.sources import pictures
+from data_prep.sources import pictures, volumes
 from data_prep.sources.files import SourceFile
 from data_prep.sources.pictures import PngImage, PngMask
 from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.nifti import Header, read_header, read_label_like, read_volume
+from mbh_jax.imageio.stored import Header
 
 
 @dataclass(frozen=True)
-class NiftiLabel:
+class VolumeLabel:
     """Label volumes of one image, one an annotator; of several, the majority counts.
 
     Attributes:
@@ -51,7 +51,7 @@ class Case:
     volume_id: str
     patient_id: str
     image: SourceFile | PngImage
-    label: SourceFile | NiftiLabel | PngMask | None
+    label: SourceFile | VolumeLabel | PngMask | None
     slice_index: int | None = None
     case_label: str = ""
     given_split: str | None = None
@@ -178,10 +178,8 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         volume, notes = pictures.read_image(case.image)
         header = None
     else:
-        with case.image.open() as stream:
-            header = read_header(stream, case.image.name)
-        with case.image.open() as stream:
-            volume, notes = read_volume(stream, case.image.name), header.notes
+        volume, header = volumes.read_image(case.image)
+        notes = volume.notes
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if low == high:
         raise UserError(
@@ -193,7 +191,7 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         label = pictures.read_mask(case.label, volume.shape[1:])
     else:
         assert header is not None
-        label, label_notes = _read_nifti_label(case.label, header)
+        label, label_notes = _read_label(case.label, header)
         notes = (*notes, *label_notes)
     labelled = LabelledVolume.of(
         volume,
@@ -207,27 +205,24 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
     return labelled, notes
 
 
-def _read_nifti_label(
-    source: SourceFile | NiftiLabel, image: Header
+def _read_label(
+    source: SourceFile | VolumeLabel, image: Header
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    nifti_label = NiftiLabel((source,)) if isinstance(source, SourceFile) else source
+    volume_label = VolumeLabel((source,)) if isinstance(source, SourceFile) else source
     labels: list[np.ndarray] = []
     notes: list[str] = []
-    for file in nifti_label.files:
-        with file.open() as stream:
-            label, label_notes = read_label_like(
-                stream, image, file.name, ignore=nifti_label.ignore
-            )
+    for file in volume_label.files:
+        label, label_notes = volumes.read_label(file, image, ignore=volume_label.ignore)
         labels.append(label)
         notes += label_notes
     label = labels[0] if len(labels) == 1 else majority(labels)
-    if nifti_label.value_of:
-        if label.max() >= len(nifti_label.value_of):
+    if volume_label.value_of:
+        if label.max() >= len(volume_label.value_of):
             raise UserError(
-                f"{nifti_label.files[0].name}: label value {label.max()} is not in dataset.json: "
+                f"{volume_label.files[0].name}: label value {label.max()} is not in dataset.json: "
                 "add it under 'labels'"
             )
-        label = np.asarray(nifti_label.value_of, np.uint8)[label]
+        label = np.asarray(volume_label.value_of, np.uint8)[label]
     return label, tuple(dict.fromkeys(notes))
 
 

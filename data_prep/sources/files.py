@@ -13,10 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from mbh_jax.errors import UserError
+from mbh_jax.imageio.readers import READERS, suffix_of
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii")
-_SUFFIXES = {".nii", ".gz", ".png"}
-_SUFFIX = re.compile(r"\.(nii|nii\.gz|png)$", re.IGNORECASE)
+_SUFFIXES = (*READERS, ".png")
+_SUFFIX = re.compile(f"({'|'.join(map(re.escape, _SUFFIXES))})$", re.IGNORECASE)
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
@@ -110,7 +110,9 @@ class Listing:
             for suffix, count in counts.most_common(3)
         ]
         more = ", and others" if len(counts) > len(kinds) else ""
-        known = "" if counts.keys() & _SUFFIXES else "; names must end in .nii, .nii.gz or .png"
+        known = f"; names must end in one of {', '.join(_SUFFIXES)}, or files be DICOM"
+        if any(file.name.lower().endswith(_SUFFIXES) for file in self.files):
+            known = ""
         return f"it holds files: {', '.join(kinds)}{more}{known}"
 
 
@@ -130,12 +132,12 @@ def list_files(path: Path) -> Listing:
 
 
 def is_volume(file: PurePosixPath) -> bool:
-    """Whether it is named as NIfTI."""
-    return file.name.lower().endswith(VOLUME_SUFFIXES)
+    """Whether it is named as a volume: NIfTI, MetaImage or NRRD."""
+    return bool(suffix_of(file))
 
 
 def stem(file: PurePosixPath) -> str:
-    """A file's name without .nii, .nii.gz or .png (in capitals or not), in `normal_form`."""
+    """A file's name without the suffix of a volume or picture, in `normal_form`."""
     return normal_form(_SUFFIX.sub("", file.name))
 
 

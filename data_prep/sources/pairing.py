@@ -8,7 +8,7 @@ from data_prep.sources.files import Listing, SourceFile, is_volume, stem
 
 
 def volumes_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, str]:
-    """NIfTI files in a folder, and their names, as `unique` takes them."""
+    """Files of volumes in a folder, and their names, as `unique` takes them."""
     return {file: stem(file) for file in listing.by_folder.get(folder, ()) if is_volume(file)}
 
 
