@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.sources import pictures, volumes
+from data_prep.sources import dicom_series, pictures, volumes
+from data_prep.sources.dicom_series import DicomImage, DicomSeg
 from data_prep.sources.files import SourceFile
 from data_prep.sources.pictures import PngImage, PngMask
 from mbh_jax.data.schema import LabelledVolume
@@ -50,8 +51,8 @@ class Case:
 
     volume_id: str
     patient_id: str
-    image: SourceFile | PngImage
-    label: SourceFile | VolumeLabel | PngMask | None
+    image: SourceFile | DicomImage | PngImage
+    label: SourceFile | VolumeLabel | DicomSeg | PngMask | None
     slice_index: int | None = None
     case_label: str = ""
     given_split: str | None = None
@@ -174,9 +175,14 @@ def _read_kept(case: Case) -> LabelledVolume:
 
 def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
     """A whole case and its notes."""
+    header = series = None
+    notes: tuple[str, ...]
     if isinstance(case.image, PngImage):
         volume, notes = pictures.read_image(case.image)
-        header = None
+    elif isinstance(case.image, DicomImage):
+        series, left_out = dicom_series.read_series(case.image, case.label)
+        volume, header, notes = dicom_series.read_image(series)
+        notes = (*left_out, *notes)
     else:
         volume, header = volumes.read_image(case.image)
         notes = volume.notes
@@ -189,6 +195,13 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         label = np.zeros(volume.shape, np.uint8)
     elif isinstance(case.label, PngMask):
         label = pictures.read_mask(case.label, volume.shape[1:])
+    elif isinstance(case.label, DicomSeg):
+        if series is None:
+            raise UserError(
+                f"{case.label.file.name}: a DICOM SEG refers to images in DICOM, and "
+                f"{case.image.name} is none: give the series, or the label as NIfTI"
+            )
+        label = dicom_series.read_label(case.label, series)
     else:
         assert header is not None
         label, label_notes = _read_label(case.label, header)
@@ -200,7 +213,7 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         patient_id=case.patient_id,
         has_label=case.label is not None,
         case_label=case.case_label,
-        spacing_known=not isinstance(case.image, PngImage),
+        spacing_known=not isinstance(case.image, PngImage) and volume.slice_mm is None,
     )
     return labelled, notes
 

@@ -13,10 +13,15 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from mbh_jax.errors import UserError
+from mbh_jax.imageio import dicom_file
 from mbh_jax.imageio.readers import READERS, suffix_of
 
 _SUFFIXES = (*READERS, ".png")
 _SUFFIX = re.compile(f"({'|'.join(map(re.escape, _SUFFIXES))})$", re.IGNORECASE)
+
+BESIDE = (".csv", ".json", ".md", ".raw", ".txt", ".xlsx", ".zraw")
+"""Suffixes of files that are not expected to be volumes: texts, and voxels of .mhd and .nhdr."""
+_NOT_DICOM = (*_SUFFIXES, *BESIDE, ".jpg", ".jpeg", ".zip")
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
@@ -96,6 +101,23 @@ class Listing:
         for file in self.files:
             folders.setdefault(file.parent, []).append(file)
         return folders
+
+    @functools.cached_property
+    def dicom(self) -> tuple[PurePosixPath, ...]:
+        """Those of `files` that are DICOM by their content, and those beside them that cannot be
+        read, so that they are reported. Files that are named as something else are not opened."""
+        found, unreadable = [], []
+        for name in self.files:
+            if name.name.lower().endswith(_NOT_DICOM) or name.name.upper() == "DICOMDIR":
+                continue
+            try:
+                with self.file(name).open() as stream:
+                    if dicom_file.starts_as_dicom(stream):
+                        found.append(name)
+            except UserError:
+                unreadable.append(name)
+        folders = {name.parent for name in found}
+        return tuple(sorted([*found, *(name for name in unreadable if name.parent in folders)]))
 
     def describe(self) -> str:
         """What is there, for a user who expected a data set."""

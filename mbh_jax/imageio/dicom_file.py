@@ -7,7 +7,7 @@ import logging
 import re
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mbh_jax.errors import UserError
 
@@ -22,13 +22,24 @@ def is_dicom(path: Path) -> bool:
     Raises:
         OSError: it cannot be read.
     """
-    start = _start(path)
+    with path.open("rb") as file:
+        return starts_as_dicom(file)
+
+
+def starts_as_dicom(stream: BinaryIO) -> bool:
+    """`is_dicom` of an open file.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    start = stream.read(_PREAMBLE_BYTES + 4)
     return start[_PREAMBLE_BYTES:] == b"DICM" or bool(_BARE_DATA_SET.match(start))
 
 
 def has_preamble(path: Path) -> bool:
     """Whether a file is certainly DICOM: without preamble it may only start like one."""
-    return _start(path)[_PREAMBLE_BYTES:] == b"DICM"
+    with path.open("rb") as file:
+        return file.read(_PREAMBLE_BYTES + 4)[_PREAMBLE_BYTES:] == b"DICM"
 
 
 def import_pydicom() -> Any:
@@ -50,8 +61,3 @@ def damaged(path: Path, error: Exception) -> UserError:
     """The line for a file that cannot be read; what `error` says may quote the header."""
     kind = type(error).__name__
     return UserError(f"{path}: damaged DICOM file ({kind}): copy it again, or move it away")
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_PREAMBLE_BYTES + 4)

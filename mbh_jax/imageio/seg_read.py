@@ -36,14 +36,18 @@ class _Segment(NamedTuple):
     name: str
 
 
-def referenced_series(path: Path) -> set[str]:
-    """The SeriesInstanceUIDs of the images that a segmentation refers to.
+def referenced_images(path: Path) -> set[str]:
+    """The SOPInstanceUIDs of the images that a segmentation says it refers to.
 
     Raises:
         UserError: the file is damaged, or pydicom is not installed.
     """
     data = _open(path)
-    return {str(one.get("SeriesInstanceUID")) for one in data.get("ReferencedSeriesSequence") or ()}
+    return {
+        str(image.get("ReferencedSOPInstanceUID"))
+        for series in data.get("ReferencedSeriesSequence") or ()
+        for image in series.get("ReferencedInstanceSequence") or ()
+    }
 
 
 def read_seg(path: Path, series: Series) -> np.ndarray:

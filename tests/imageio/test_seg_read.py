@@ -13,7 +13,7 @@ from mbh_jax.errors import UserError
 from mbh_jax.imageio import seg
 from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import find_scans
-from mbh_jax.imageio.seg_read import read_seg, referenced_series
+from mbh_jax.imageio.seg_read import read_seg, referenced_images
 
 highdicom = pytest.importorskip("highdicom", reason="highdicom is not installed: the dicom extra")
 
@@ -42,13 +42,13 @@ def test_what_was_written_is_read(tmp_path: Path, kind: str) -> None:
     z_mm, degrees, changed = SERIES[kind]
     orientation, positions_mm = positions(z_mm, degrees)
     tags = series_tags(**{"ImageOrientationPatient": orientation, **changed})
-    write_series(tmp_path / "series", head(5), positions_mm, tags=tags)
+    files = write_series(tmp_path / "series", head(5), positions_mm, tags=tags)
     (scan,) = find_scans(tmp_path / "series")
     assert scan.series is not None
     path = tmp_path / "mask.seg.dcm"
     seg.write_seg(path, boxes(), scan.read(), scan.series, model="m", version="0")
     np.testing.assert_array_equal(read_seg(path, scan.series), boxes())
-    assert referenced_series(path) == {tags["SeriesInstanceUID"]}
+    assert referenced_images(path) == {pydicom.dcmread(file).SOPInstanceUID for file in files}
 
 
 def write_with_highdicom(
