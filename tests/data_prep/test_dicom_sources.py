@@ -2,10 +2,12 @@
 
 import json
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,6 +15,7 @@ from dicom_files import (
     PIXEL_MM,
     head,
     positions,
+    program,
     series_tags,
     write_head,
     write_multi_frame,
@@ -219,6 +222,30 @@ def test_a_tilted_gantry_keeps_its_spacing(tmp_path: Path) -> None:
     np.testing.assert_allclose(labelled.affine, lps_affine(orientation, places), atol=1e-6)
     assert labelled.spacing_known
     np.testing.assert_allclose(labelled.spacing_mm, (PIXEL_MM, PIXEL_MM, 5))
+
+
+def test_a_label_on_what_dcm2niix_made_of_a_tilted_series(tmp_path: Path) -> None:
+    """It places slices along their normal. One whose first slice is elsewhere is refused."""
+    write_case(tmp_path, "a", label="none", degrees=15)
+    command = [program("dcm2niix"), "-b", "n", "-z", "n", "-i", "n", "-f", "a", "-o"]
+    subprocess.run([*command, tmp_path, tmp_path / "images"], check=True, capture_output=True)
+    converted = nibabel.load(tmp_path / "a.nii")
+    for path in tmp_path.glob("*.nii"):  # Another one is resampled.
+        path.unlink()
+    stored = boxes(head(6)).transpose(2, 1, 0)[:, ::-1].astype(np.uint16)
+    path = tmp_path / "labels" / "a.nii"
+    path.write_bytes(nifti_bytes(stored, converted.affine, qform_only=False))
+    (case,) = sources.open_source(tmp_path).cases
+    labelled = sources.read_case(case)
+    np.testing.assert_array_equal(labelled.label, boxes(labelled.hu))
+    assert (
+        "slices lie up to 0.9 mm apart and are taken in order" in sources.read_facts(case).notes[0]
+    )
+    for change in (np.diag([1, 1, 1.2, 1]), np.eye(4) + 3 * np.eye(4, k=3)):
+        affine = converted.affine @ change
+        path.write_bytes(nifti_bytes(stored, affine, qform_only=False))
+        with pytest.raises(UserError, match="write the label on the image's grid"):
+            sources.read_case(case)
 
 
 def test_a_disc_of_several_studies(tmp_path: Path) -> None:
