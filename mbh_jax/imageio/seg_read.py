@@ -122,7 +122,7 @@ def _read(data: Any, path: Path, series: Series) -> np.ndarray:
                 f"{path}: marks images that are not there (frame {number + 1} of {len(frames)}): "
                 "fetch the series again, whole"
             )
-        index = _slice_of(sources, slices, f"{path}: frame {number + 1}")
+        place = _place_of(sources, slices, f"{path}: frame {number + 1}")
         for segment, where in marked.items():
             one = segments.get(segment, _Segment(None, str(segment)))
             if one.value is None:
@@ -130,7 +130,7 @@ def _read(data: Any, path: Path, series: Series) -> np.ndarray:
                     f"{path}: segment {one.name} is none of "
                     f"{', '.join(CLASS_NAMES[value] for value in FOREGROUND)}: rename or remove it"
                 )
-            plane = label[index]
+            plane = label[place.slice_index, place.rows, place.columns]
             others = plane[where & (plane != 0) & (plane != one.value)]
             overlaps.update((int(other), one.value) for other in others)
             plane[where] = one.value
@@ -191,26 +191,40 @@ def _marked(data: Any, number: int, sources: Sequence[Any], path: Path) -> dict[
     return {int(first_value(sources, "ReferencedSegmentNumber")): stored != 0} if values else {}
 
 
-def _slice_of(sources: Sequence[Any], slices: Sequence[Slice], name: str) -> int:
-    """Which of the slices a frame lies on."""
+class _Place(NamedTuple):
+    """Where a frame lies: on which slice, and how its rows and columns run on that."""
+
+    slice_index: int
+    rows: slice
+    columns: slice
+
+
+def _place_of(sources: Sequence[Any], slices: Sequence[Slice], name: str) -> _Place:
+    """Finds the slice at a frame's position; rows or columns may run the other way."""
     position = numbers(sources, "ImagePositionPatient", 3)
     orientation = numbers(sources, "ImageOrientationPatient", 6)
     spacing = numbers(sources, "PixelSpacing", 2)
     if position is None or orientation is None or spacing is None:
         raise UserError(f"{name} does not say where it lies: write the segmentation again")
     first = slices[0]
+    axes = orientation.reshape(2, 3)
+    signs = (axes * first.orientation).sum(1)
     if not (
-        np.allclose(orientation.reshape(2, 3), first.orientation, 0, _ORIENTATION_TOLERANCE)
+        np.allclose(abs(signs), 1, 0, _ORIENTATION_TOLERANCE)
         and np.allclose(spacing[::-1], first.pixel_mm, 0, _PIXEL_TOLERANCE_MM)
     ):
         raise UserError(
             f"{name} is turned or scaled against its images: write the segmentation on their grid"
         )
-    distances_mm = np.linalg.norm([one.position_mm - position for one in slices], axis=1)
+    rows, columns = first.shape
+    lengths_mm = first.pixel_mm * (columns - 1, rows - 1)
+    corner_mm = position + ((signs < 0) * lengths_mm) @ axes
+    distances_mm = np.linalg.norm([one.position_mm - corner_mm for one in slices], axis=1)
     nearest = int(distances_mm.argmin())
     if distances_mm[nearest] > _SAME_PLACE_MM:
         raise UserError(
             f"{name} lies on no slice of the series (the nearest is {distances_mm[nearest]:.1f} mm "
             "away): write the segmentation on the images' grid"
         )
-    return nearest
+    along_row, along_column = (slice(None, None, -1 if sign < 0 else 1) for sign in signs)
+    return _Place(nearest, along_column, along_row)

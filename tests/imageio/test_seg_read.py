@@ -7,7 +7,17 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import SERIES, head, positions, series_tags, uid, write_head, write_series
+from dicom_files import (
+    PIXEL_MM,
+    SERIES,
+    head,
+    positions,
+    series_tags,
+    uid,
+    write_head,
+    write_series,
+)
+from pydicom.pixels import pack_bits, pixel_array
 
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import seg
@@ -151,7 +161,29 @@ def _move(data: Any) -> None:
 
 def _turn(data: Any) -> None:
     shared = data.SharedFunctionalGroupsSequence[0]
-    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [-1, 0, 0, 0, -1, 0]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+
+
+def _flip(data: Any, rows: bool, columns: bool) -> None:
+    """Rows from the back or columns from the left, as of a NIfTI file; nothing moves."""
+    frames = pixel_array(data)[:, :: -1 if rows else 1, :: -1 if columns else 1]
+    data.PixelData = pack_bits(np.ascontiguousarray(frames))
+    shared = data.SharedFunctionalGroupsSequence[0]
+    signs = (-1 if columns else 1), (-1 if rows else 1)
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [signs[0], 0, 0, 0, signs[1], 0]
+    for frame in data.PerFrameFunctionalGroupsSequence:
+        place = frame.PlanePositionSequence[0]
+        x, y, z = place.ImagePositionPatient
+        last_mm = 63 * PIXEL_MM
+        place.ImagePositionPatient = [x + columns * last_mm, y + rows * last_mm, z]
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(True, False), (False, True), (True, True)])
+def test_rows_and_columns_may_run_the_other_way(
+    made: Callable[..., tuple[Path, Series]], rows: bool, columns: bool
+) -> None:
+    path, series = made(lambda data: _flip(data, rows, columns))
+    np.testing.assert_array_equal(read_seg(path, series), boxes())
 
 
 def _rename(data: Any, label: str, code: str) -> None:
