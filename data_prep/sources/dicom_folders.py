@@ -48,15 +48,15 @@ def images_in(listing: Listing, folder: PurePosixPath, options: Options) -> Dico
     for name, files in _by_name(listing, folder).items():
         if files == [folder / name]:
             reason = (
-                f"{listing.path}: {printable(str(files[0]))} is a DICOM file that lies directly in "
-                f"'{folder.name}/': give each scan a folder there, or --layout dicom"
+                f"{listing.path / files[0]}: a DICOM file directly in '{folder.name}/': give each "
+                "scan a folder there, or --layout dicom"
             )
             bad.append(BadCase(name, reason))
             continue
         kinds = {file: read_kind(listing.file(file)) for file in files}
         patient_ids = {kind.patient_id for kind in kinds.values() if kind.patient_id}
         images = tuple(listing.file(file) for file, kind in kinds.items() if not kind.is_seg)
-        place = f"{listing.path}: {printable(str(folder / name))}"
+        place = str(listing.path / folder / name)
         if len(patient_ids) > 1:
             reason = f"{place}: images of {len(patient_ids)} patients: give each scan a folder"
             bad.append(BadCase(name, reason))
@@ -86,7 +86,9 @@ def segs_in(listing: Listing, folder: PurePosixPath) -> tuple[dict[str, DicomSeg
     bad: list[BadCase] = []
     for name, files in _by_name(listing, folder).items():
         if len(files) > 1:
-            reason = f"{len(files)} DICOM files for {printable(str(folder / name))}: keep one"
+            reason = (
+                f"{listing.path / folder / name}: {len(files)} DICOM files for one label: keep one"
+            )
             bad.append(BadCase(name, reason))
         else:
             good[name] = DicomSeg(listing.file(files[0]))
@@ -113,7 +115,7 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
         paths = list(dict.fromkeys(image.path for image in series.images))
         kind = kinds[str(paths[0])]
         image = DicomImage(
-            f"{listing.path}: {series.name}",
+            str(paths[0].parent),
             tuple(by_path[path] for path in paths),
             series=series.name,
             wanted=options.series,
@@ -139,7 +141,7 @@ def _unused(segs: Sequence[DicomSeg], used: set[DicomSeg]) -> Iterator[str]:
     if unused:
         yield (
             f"{len(unused)} segmentations refer to no series that is converted, such as "
-            f"{printable(unused[0].name)}"
+            f"{printable(PurePosixPath(unused[0].name).name)}"
         )
 
 

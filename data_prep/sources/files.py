@@ -104,15 +104,15 @@ class Listing:
 
     @functools.cached_property
     def dicom(self) -> tuple[PurePosixPath, ...]:
-        """Those of `files` that are DICOM by their content, and those beside them that cannot be
-        read, so that they are reported. Files that are named as something else are not opened."""
+        """Those of `files` that are DICOM by their content or named so, and those beside them that
+        cannot be read, so that all are reported. Files named as something else are not opened."""
         found, unreadable = [], []
         for name in self.files:
             if name.name.lower().endswith(_NOT_DICOM) or name.name.upper() == "DICOMDIR":
                 continue
             try:
                 with self.file(name).open() as stream:
-                    if dicom_file.starts_as_dicom(stream):
+                    if dicom_file.starts_as_dicom(stream) or dicom_file.is_named_dicom(name):
                         found.append(name)
             except UserError:
                 unreadable.append(name)

@@ -6,7 +6,7 @@ pydicom is imported when the first DICOM file is met, since only users of DICOM 
 import logging
 import re
 import warnings
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
 from mbh_jax.errors import UserError
@@ -17,17 +17,22 @@ _BARE_DATA_SET = re.compile(rb"\x08\x00[\x00-\x18]\x00(UL|CS|DA|TM|UI|.{2}\x00\x
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file starts as a DICOM file does, with its preamble or without.
+    """Whether a file starts as a DICOM file does, or is named as one, so that damage is reported.
 
     Raises:
         OSError: it cannot be read.
     """
     with path.open("rb") as file:
-        return starts_as_dicom(file)
+        return starts_as_dicom(file) or is_named_dicom(path)
+
+
+def is_named_dicom(path: PurePath) -> bool:
+    """Whether a file's name ends in .dcm, which DICOM files need not do."""
+    return path.suffix.lower() == ".dcm"
 
 
 def starts_as_dicom(stream: BinaryIO) -> bool:
-    """`is_dicom` of an open file.
+    """Whether an open file starts as DICOM does, with its preamble or without.
 
     Raises:
         OSError: it cannot be read.

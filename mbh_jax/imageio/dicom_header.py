@@ -130,7 +130,7 @@ def read_images(path: Path) -> list[Slice | LeftOut]:
         if stored_class == _DICOMDIR:
             return []
         sop_class = str(header.get("SOPClassUID") or stored_class)
-        if not sop_class and not preamble:
+        if not sop_class and not preamble and not dicom_file.is_named_dicom(path):
             return []  # It only started like DICOM.
         if not sop_class:
             raise ValueError("cut off before the kind of image")

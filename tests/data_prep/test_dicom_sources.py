@@ -378,11 +378,19 @@ def _slices_of_nifti_differ(source: Path) -> None:
     shutil.copy(source.parent / "other" / "labels" / "a.nii", source / "labels")
 
 
+def _two_files_for_a_label(source: Path) -> None:
+    for name in ("1", "2"):
+        (source / "labels" / "a").mkdir(exist_ok=True)
+        shutil.copy(source / "labels" / "a.seg.dcm", source / "labels" / "a" / name)
+    (source / "labels" / "a.seg.dcm").unlink()
+
+
 REFUSED = {
+    "two files for a label": (_two_files_for_a_label, "labels/a: 2 DICOM files for one label"),
     "the segmentation of another series": (_seg_of_another, "in another frame of reference"),
     "two segmentations": (_two_segs, "are labels of one scan: keep one"),
     "two patients": (_two_patients, "images/a: images of 2 patients: give each scan a folder"),
-    "files beside folders": (_loose, "IM0000 is a DICOM file that lies directly in 'images/'"),
+    "files beside folders": (_loose, "images/IM0000: a DICOM file directly in 'images/'"),
     "no label": (_no_label, "images/a has no partner in 'ground truths/'"),
     "two folders of labels": (_two_folders_of_labels, "both 'ground truths/' and 'labels/'"),
     "two images": (_a_folder_and_a_file, "two files for images/a: remove one"),
@@ -406,6 +414,22 @@ def test_what_is_refused_is_one_line(tmp_path: Path, kind: str, capsys: Any) -> 
     (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error: ")]
     assert ended.value.code == 1 and message in line and "PID" not in line
     assert not (tmp_path / "out").exists()
+
+
+def test_bad_cases_are_listed_without_paths(tmp_path: Path, capsys: Any) -> None:
+    source = tmp_path / "source"
+    for name in "abcd":
+        write_case(source, name)
+    _two_patients(source)
+    (source / "labels" / "b.seg.dcm").write_bytes(b"")
+    write_head(source / "images", 1, names="loose")
+    build_tfrecords.build(source, tmp_path / "out", skip_bad=True, split="slice")
+    (path,) = (tmp_path / "out").rglob("metadata.json")
+    skipped = {row["volume_id"]: row["reason"] for row in json.loads(path.read_text())["skipped"]}
+    assert skipped.keys() == {"a", "b", "loose"}
+    assert skipped["b"].startswith("labels/b.seg.dcm: not a DICOM SEG")
+    assert skipped["a"] == "images/a: images of 2 patients: give each scan a folder"
+    assert not any(str(tmp_path) in reason for reason in skipped.values())
 
 
 def test_a_slice_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
