@@ -15,7 +15,6 @@ from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.stored import Header
 from mbh_jax.imageio.volume import Volume
 
-_TAGS = ["PatientID", "PatientName", "StudyInstanceUID", "SOPClassUID"]
 _SPACING_NOTE = (
     "a grid cannot say where slices lie that are missing or unevenly spaced: its spacing counts as "
     "unknown, and millilitres and distances of it are left out"
@@ -75,17 +74,10 @@ def read_kind(file: SourceFile) -> Kind:
     Raises:
         UserError: pydicom is not installed.
     """
-    pydicom = dicom_file.import_pydicom()
-    try:
-        header = pydicom.dcmread(
-            file.path, stop_before_pixels=True, specific_tags=_TAGS, force=True, defer_size=1 << 16
-        )
-        patient_id, patient_name, study, sop_class = (
-            str(header.get(tag) or "").strip() for tag in _TAGS
-        )
-        return Kind(sop_class in seg_read.SEG_CLASSES, patient_id, patient_name, study)
-    except Exception:  # Reading the case says what is wrong with it.
-        return Kind(False, "", "", "")
+    sop_class, *texts = dicom_file.read_texts(
+        Path(file.path), ("SOPClassUID", "PatientID", "PatientName", "StudyInstanceUID")
+    )
+    return Kind(sop_class in seg_read.SEG_CLASSES, *texts)
 
 
 def pseudonym(kind: str, identifier: str) -> str:

@@ -6,6 +6,7 @@ pydicom is imported when the first DICOM file is met, since only users of DICOM 
 import logging
 import re
 import warnings
+from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO
 
@@ -60,6 +61,22 @@ def import_pydicom() -> Any:
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", module="pydicom|highdicom")
     return pydicom
+
+
+def read_texts(path: Path, keywords: Sequence[str]) -> list[str]:
+    """Elements of a DICOM file's header as texts, empty where they are absent or the file damaged.
+
+    Raises:
+        UserError: pydicom is not installed.
+    """
+    pydicom = import_pydicom()
+    try:
+        header = pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=keywords, force=True, defer_size=1 << 16
+        )
+        return [str(header.get(keyword) or "").strip() for keyword in keywords]
+    except Exception:  # pydicom has no list of what it raises.
+        return [""] * len(keywords)
 
 
 def damaged(path: Path, error: Exception) -> UserError:
