@@ -242,6 +242,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--flip_rows", action="store_true", help="PNG pictures are upside down: turn them"
     )
     parser.add_argument(
+        "--series", help="of DICOM: take only series whose description holds this text"
+    )
+    parser.add_argument(
         "--patients",
         help="whose each volume is: a CSV with volume_id and patient_id, or a regular expression "
         "whose first group is the patient, such as '(p[0-9]+)_.*' (default: by patterns of names)",
@@ -267,6 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rgb_map = chosen.pop("rgb_map")
         options = sources.Options(
             annotator=chosen.pop("annotator"),
+            series=chosen.pop("series"),
             patients=chosen.pop("patients"),
             rgb_map=pictures.parse_rgb_map(rgb_map) if rgb_map else None,
             flip_rows=chosen.pop("flip_rows"),

@@ -15,6 +15,16 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 PIXEL_MM = 0.5
 
+SERIES: dict[str, tuple[list[float], float, dict[str, Any]]] = {
+    "plain": ([0, 5, 10, 15, 20], 0, {}),
+    "tilted": ([0, 5, 10, 15, 20], 15, {}),
+    "descending": ([20, 15, 10, 5, 0], 0, {}),
+    "uneven": ([0, 5, 12, 17, 21], 0, {}),
+    "missing": ([0, 5, 10, 20, 25], 0, {}),
+    "turned": ([0, 5, 10, 15, 20], 0, {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]}),
+}
+"""Heights in mm, gantry tilt in degrees and changed tags of five slices, by what is special."""
+
 
 def program(name: str) -> str:
     """A program that was installed with the interpreter's packages, or skips the test."""

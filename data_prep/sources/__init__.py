@@ -16,14 +16,11 @@ from data_prep.sources.cases import (
     read_facts,
     whole_volume,
 )
-from data_prep.sources.files import Listing, SourceFile, is_volume, list_files, printable
-from data_prep.sources.layouts import ALL_LAYOUTS, LAYOUTS
+from data_prep.sources.files import BESIDE, Listing, SourceFile, is_volume, list_files, printable
+from data_prep.sources.layouts import ALL_LAYOUTS, LAST_LAYOUT, LAYOUTS
 from data_prep.sources.options import Options
 from data_prep.sources.pairing import is_picture
 from mbh_jax.errors import UserError
-
-_TEXTS = (".csv", ".json", ".md", ".txt", ".xlsx")
-"""Suffixes of files that are not expected to be volumes."""
 
 __all__ = [
     "LAYOUTS",
@@ -56,9 +53,11 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
     listing = list_files(path)
     found = [
         (name, root)
-        for name in ([layout] if layout else LAYOUTS)
+        for name in ([layout] if layout else [one for one in LAYOUTS if one != LAST_LAYOUT])
         for root in sorted(LAYOUTS[name].find(listing))
     ]
+    if not found and not layout:
+        found = [(LAST_LAYOUT, root) for root in LAYOUTS[LAST_LAYOUT].find(listing)]
     if not found:
         wanted = LAYOUTS[layout].what if layout else "one of " + ", ".join(LAYOUTS)
         raise UserError(
@@ -107,15 +106,15 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
 
 
 def _ignored(listing: Listing, root: PurePosixPath) -> Iterator[str]:
-    """Says if folders with volumes or pictures hold files that are neither."""
+    """Says if folders with volumes, pictures or DICOM hold files that are none of these."""
+    dicom = set(listing.dicom)
     below = [file for file in listing.files if root in file.parents]
-    folders = {file.parent for file in below if is_volume(file) or is_picture(file)}
+    used = {file for file in below if is_volume(file) or is_picture(file) or file in dicom}
+    folders = {file.parent for file in used}
     others = [
         file
         for file in below
-        if file.parent in folders
-        and not (is_volume(file) or is_picture(file))
-        and file.suffix.lower() not in _TEXTS
+        if file.parent in folders and file not in used and file.suffix.lower() not in BESIDE
     ]
     if others:
         yield f"{len(others)} files are ignored, such as {printable(str(others[0]))}"

@@ -11,16 +11,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data_prep.sources import pictures
+from data_prep.sources import dicom_series, pictures, volumes
+from data_prep.sources.dicom_series import DicomImage, DicomSeg
 from data_prep.sources.files import SourceFile
 from data_prep.sources.pictures import PngImage, PngMask
 from mbh_jax.data.schema import LabelledVolume
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.nifti import Header, read_header, read_label_like, read_volume
+from mbh_jax.imageio.stored import Header
 
 
 @dataclass(frozen=True)
-class NiftiLabel:
+class VolumeLabel:
     """Label volumes of one image, one an annotator; of several, the majority counts.
 
     Attributes:
@@ -50,8 +51,8 @@ class Case:
 
     volume_id: str
     patient_id: str
-    image: SourceFile | PngImage
-    label: SourceFile | NiftiLabel | PngMask | None
+    image: SourceFile | DicomImage | PngImage
+    label: SourceFile | VolumeLabel | DicomSeg | PngMask | None
     slice_index: int | None = None
     case_label: str = ""
     given_split: str | None = None
@@ -174,14 +175,17 @@ def _read_kept(case: Case) -> LabelledVolume:
 
 def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
     """A whole case and its notes."""
+    header = series = None
+    notes: tuple[str, ...]
     if isinstance(case.image, PngImage):
         volume, notes = pictures.read_image(case.image)
-        header = None
+    elif isinstance(case.image, DicomImage):
+        series, left_out = dicom_series.read_series(case.image, case.label)
+        volume, header, notes = dicom_series.read_image(series)
+        notes = (*left_out, *notes)
     else:
-        with case.image.open() as stream:
-            header = read_header(stream, case.image.name)
-        with case.image.open() as stream:
-            volume, notes = read_volume(stream, case.image.name), header.notes
+        volume, header = volumes.read_image(case.image)
+        notes = volume.notes
     low, high = int(volume.hu.min()), int(volume.hu.max())
     if low == high:
         raise UserError(
@@ -191,9 +195,16 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         label = np.zeros(volume.shape, np.uint8)
     elif isinstance(case.label, PngMask):
         label = pictures.read_mask(case.label, volume.shape[1:])
+    elif isinstance(case.label, DicomSeg):
+        if series is None:
+            raise UserError(
+                f"{case.label.file.name}: a DICOM SEG refers to images in DICOM, and "
+                f"{case.image.name} is none: give the series, or the label as NIfTI"
+            )
+        label = dicom_series.read_label(case.label, series)
     else:
         assert header is not None
-        label, label_notes = _read_nifti_label(case.label, header)
+        label, label_notes = _read_label(case.label, header)
         notes = (*notes, *label_notes)
     labelled = LabelledVolume.of(
         volume,
@@ -202,32 +213,29 @@ def _read(case: Case) -> tuple[LabelledVolume, tuple[str, ...]]:
         patient_id=case.patient_id,
         has_label=case.label is not None,
         case_label=case.case_label,
-        spacing_known=not isinstance(case.image, PngImage),
+        spacing_known=not isinstance(case.image, PngImage) and volume.slice_mm is None,
     )
     return labelled, notes
 
 
-def _read_nifti_label(
-    source: SourceFile | NiftiLabel, image: Header
+def _read_label(
+    source: SourceFile | VolumeLabel, image: Header
 ) -> tuple[np.ndarray, tuple[str, ...]]:
-    nifti_label = NiftiLabel((source,)) if isinstance(source, SourceFile) else source
+    volume_label = VolumeLabel((source,)) if isinstance(source, SourceFile) else source
     labels: list[np.ndarray] = []
     notes: list[str] = []
-    for file in nifti_label.files:
-        with file.open() as stream:
-            label, label_notes = read_label_like(
-                stream, image, file.name, ignore=nifti_label.ignore
-            )
+    for file in volume_label.files:
+        label, label_notes = volumes.read_label(file, image, ignore=volume_label.ignore)
         labels.append(label)
         notes += label_notes
     label = labels[0] if len(labels) == 1 else majority(labels)
-    if nifti_label.value_of:
-        if label.max() >= len(nifti_label.value_of):
+    if volume_label.value_of:
+        if label.max() >= len(volume_label.value_of):
             raise UserError(
-                f"{nifti_label.files[0].name}: label value {label.max()} is not in dataset.json: "
+                f"{volume_label.files[0].name}: label value {label.max()} is not in dataset.json: "
                 "add it under 'labels'"
             )
-        label = np.asarray(nifti_label.value_of, np.uint8)[label]
+        label = np.asarray(volume_label.value_of, np.uint8)[label]
     return label, tuple(dict.fromkeys(notes))
 
 

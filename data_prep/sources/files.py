@@ -13,10 +13,15 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
 from mbh_jax.errors import UserError
+from mbh_jax.imageio import dicom_file
+from mbh_jax.imageio.readers import READERS, suffix_of
 
-VOLUME_SUFFIXES = (".nii.gz", ".nii")
-_SUFFIXES = {".nii", ".gz", ".png"}
-_SUFFIX = re.compile(r"\.(nii|nii\.gz|png)$", re.IGNORECASE)
+_SUFFIXES = (*READERS, ".png")
+_SUFFIX = re.compile(f"({'|'.join(map(re.escape, _SUFFIXES))})$", re.IGNORECASE)
+
+BESIDE = (".csv", ".json", ".md", ".raw", ".txt", ".xlsx", ".zraw")
+"""Suffixes of files that are not expected to be volumes: texts, and voxels of .mhd and .nhdr."""
+_NOT_DICOM = (*_SUFFIXES, *BESIDE, ".jpg", ".jpeg", ".zip")
 
 _DRIVE = re.compile(r"[A-Za-z]:")
 _ENCRYPTED = 0x1
@@ -97,6 +102,23 @@ class Listing:
             folders.setdefault(file.parent, []).append(file)
         return folders
 
+    @functools.cached_property
+    def dicom(self) -> tuple[PurePosixPath, ...]:
+        """Those of `files` that are DICOM by their content or named so, and those beside them that
+        cannot be read, so that all are reported. Files named as something else are not opened."""
+        found, unreadable = [], []
+        for name in self.files:
+            if name.name.lower().endswith(_NOT_DICOM) or name.name.upper() == "DICOMDIR":
+                continue
+            try:
+                with self.file(name).open() as stream:
+                    if dicom_file.starts_as_dicom(stream) or dicom_file.is_named_dicom(name):
+                        found.append(name)
+            except UserError:
+                unreadable.append(name)
+        folders = {name.parent for name in found}
+        return tuple(sorted([*found, *(name for name in unreadable if name.parent in folders)]))
+
     def describe(self) -> str:
         """What is there, for a user who expected a data set."""
         if not self.files:
@@ -110,7 +132,9 @@ class Listing:
             for suffix, count in counts.most_common(3)
         ]
         more = ", and others" if len(counts) > len(kinds) else ""
-        known = "" if counts.keys() & _SUFFIXES else "; names must end in .nii, .nii.gz or .png"
+        known = f"; names must end in one of {', '.join(_SUFFIXES)}, or files be DICOM"
+        if any(file.name.lower().endswith(_SUFFIXES) for file in self.files):
+            known = ""
         return f"it holds files: {', '.join(kinds)}{more}{known}"
 
 
@@ -130,12 +154,12 @@ def list_files(path: Path) -> Listing:
 
 
 def is_volume(file: PurePosixPath) -> bool:
-    """Whether it is named as NIfTI."""
-    return file.name.lower().endswith(VOLUME_SUFFIXES)
+    """Whether it is named as a volume: NIfTI, MetaImage or NRRD."""
+    return bool(suffix_of(file))
 
 
 def stem(file: PurePosixPath) -> str:
-    """A file's name without .nii, .nii.gz or .png (in capitals or not), in `normal_form`."""
+    """A file's name without the suffix of a volume or picture, in `normal_form`."""
     return normal_form(_SUFFIX.sub("", file.name))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from data_prep.sources import bhsd, mbhseg25, nnunet, png_folders
+from data_prep.sources import bhsd, dicom_folders, mbhseg25, nnunet, png_folders
 from data_prep.sources.cases import Cases
 from data_prep.sources.files import Listing
 from data_prep.sources.options import Options
@@ -32,9 +32,17 @@ class Layout(NamedTuple):
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "bhsd": Layout(bhsd.find, bhsd.cases, f"images/ and '{bhsd.LABELS}/' with NIfTI"),
+    "bhsd": Layout(
+        bhsd.find,
+        bhsd.cases,
+        f"images/ and '{bhsd.LABELS[0]}/' or {bhsd.LABELS[1]}/ with volumes",
+        options=("series",),
+    ),
     "unlabelled": Layout(
-        bhsd.find_unlabelled, bhsd.unlabelled_cases, "anybleed/ and nobleed/ with NIfTI"
+        bhsd.find_unlabelled,
+        bhsd.unlabelled_cases,
+        "anybleed/ and nobleed/ with volumes",
+        options=("series",),
     ),
     "png": Layout(
         png_folders.find,
@@ -49,5 +57,14 @@ LAYOUTS: Mapping[str, Layout] = {
         "<case>/image and <case>/label_annot_<number>",
         options=("annotator",),
     ),
+    "dicom": Layout(
+        dicom_folders.find,
+        dicom_folders.cases,
+        "DICOM files, in any folders",
+        options=("series",),
+    ),
 }
 """By the name that `--layout` takes."""
+
+LAST_LAYOUT = "dicom"
+"""It is recognised only where no other one is: DICOM may lie beside what was made from it."""

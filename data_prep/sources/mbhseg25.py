@@ -3,7 +3,7 @@
 import re
 from pathlib import PurePosixPath
 
-from data_prep.sources.cases import BadCase, Case, Cases, NiftiLabel
+from data_prep.sources.cases import BadCase, Case, Cases, VolumeLabel
 from data_prep.sources.files import Listing, is_volume, normal_form, stem
 from data_prep.sources.options import Options
 from data_prep.sources.pairing import unique, volumes_in
@@ -47,7 +47,7 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
             lacks = "image.nii.gz" if labels else "label_annot_<number>.nii.gz"
             bad.append(BadCase(volume_id, f"{folder} has no {lacks}: add it or remove the folder"))
         elif options.annotator == "majority":
-            label = NiftiLabel(tuple(labels.values()))
+            label = VolumeLabel(tuple(labels.values()))
             good.append(Case(volume_id, volume_id, files[_IMAGE], label))
         elif options.annotator == "all":
             good += [

@@ -4,7 +4,7 @@ import json
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from data_prep.sources.cases import BadCase, Case, Cases, NiftiLabel
+from data_prep.sources.cases import BadCase, Case, Cases, VolumeLabel
 from data_prep.sources.files import Listing, is_volume
 from data_prep.sources.options import Options
 from data_prep.sources.pairing import names_of, unique, volumes_in, without_partner
@@ -66,7 +66,7 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
             images = {name: file for name, file in images.items() if name in labels}
         for volume_id, image in images.items():
             found = labels.get(volume_id)
-            label = NiftiLabel((found,), values.value_of, values.ignore) if found else None
+            label = VolumeLabel((found,), values.value_of, values.ignore) if found else None
             good.append(Case(volume_id, volume_id, image, label, given_split=split))
     return Cases(good, bad)
 

@@ -14,10 +14,12 @@ class Options:
         annotator: of MBH-Seg25: "majority", "all", or one annotator's number.
         rgb_map: label of each colour of PNG masks.
         flip_rows: whether PNG pictures are upside down.
+        series: of DICOM, take only series whose description holds this text.
         patients: whose each volume is, see `data_prep.sources.patients`.
     """
 
     annotator: str = "majority"
     rgb_map: Mapping[Rgb, int] | None = None
     flip_rows: bool = False
+    series: str | None = None
     patients: str | None = None

@@ -2,13 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import PurePosixPath
+from typing import Protocol
 
 from data_prep.sources.cases import BadCase
 from data_prep.sources.files import Listing, SourceFile, is_volume, stem
 
 
+class _Named(Protocol):
+    """An image or label."""
+
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+
+
 def volumes_in(listing: Listing, folder: PurePosixPath) -> dict[PurePosixPath, str]:
-    """NIfTI files in a folder, and their names, as `unique` takes them."""
+    """Files of volumes in a folder, and their names, as `unique` takes them."""
     return {file: stem(file) for file in listing.by_folder.get(folder, ()) if is_volume(file)}
 
 
@@ -44,7 +53,7 @@ def names_of(files: Iterable[str], bad: Iterable[BadCase]) -> set[str]:
 
 
 def without_partner(
-    files: Mapping[str, SourceFile], others: Iterable[str], folder: str
+    files: Mapping[str, _Named], others: Iterable[str], folder: str
 ) -> list[BadCase]:
     """The files whose names are not among `others`; `folder` is where those are looked for."""
     return [

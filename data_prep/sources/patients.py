@@ -10,6 +10,8 @@ are recognised as
     0001_02, case12_3                   number_number, or name and number_number, if all names are
                                         like that and there are at least three patients
 
+Of DICOM the header says it, before names do: patients are hashes of PatientID.
+
 Any other volume counts as a patient by itself, which `assign` says.
 """
 
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from data_prep.sources.cases import Case
+from data_prep.sources.dicom_series import DicomImage
 from data_prep.sources.files import SourceFile, normal_form
 from data_prep.sources.pictures import PngImage
 from mbh_jax import files
@@ -88,12 +91,23 @@ def assign(
     if listed is not None and (own_list := _by_own_list(listed)):
         found = _looked_up(cases, own_list)
     notes = [_counts(found, f"by {PATIENTS_FILE}")] if found else []
+    if by_header := _by_headers([case for case in cases if case.volume_id not in found]):
+        found |= by_header
+        notes.append(_counts(by_header, "by PatientID of DICOM, hashed"))
     found |= _by_names([case for case in cases if case.volume_id not in found], notes)
     return _with_patients(cases, found), tuple(notes)
 
 
 def _looked_up(cases: Sequence[Case], lookup: Lookup) -> dict[str, str]:
     return {case.volume_id: patient for case in cases if (patient := lookup(case))}
+
+
+def _by_headers(cases: Sequence[Case]) -> dict[str, str]:
+    return {
+        case.volume_id: case.image.patient
+        for case in cases
+        if isinstance(case.image, DicomImage) and case.image.patient
+    }
 
 
 def _by_names(cases: Sequence[Case], notes: list[str]) -> dict[str, str]:

@@ -70,14 +70,17 @@ def _masks(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
+    pictures: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), None)
         if suffix is None or path.name.startswith(".") or not path.is_file():
             continue
         name = path.name[: -len(suffix)]
-        if name in found:
-            raise UserError(f"{found[name]} and {path} are both called {name}: remove one")
-        found[name] = path
+        of_kind = pictures if suffix == ".png" else found
+        if name in of_kind:
+            raise UserError(f"{of_kind[name]} and {path} are both called {name}: remove one")
+        of_kind[name] = path
+    found = pictures | found  # Beside a volume, a picture shows it, as prediction writes it.
     if not found:
         raise UserError(f"{folder}: holds no masks ({', '.join(SUFFIXES)})")
     return found

@@ -36,10 +36,12 @@ class Series(NamedTuple):
     Attributes:
         name: its description and a hash; it holds nothing of the patient.
         stack: its slices in order.
+        images: all its images, also copies that the stack leaves out.
     """
 
     name: str
     stack: Stack
+    images: tuple[Slice, ...]
 
 
 class Found(NamedTuple):
@@ -93,7 +95,7 @@ def find_series(paths: Iterable[Path], *, wanted: str | None = None) -> Found:
             stack = dicom_geometry.stack(group)
             reason = "" if stack else "a single slice of unknown thickness"
         if stack:
-            found.append(Series(name, stack))
+            found.append(Series(name, stack, tuple(group)))
         else:
             left_out[LeftOut(name, reason)] += len(group)
     return Found(sorted(found, key=lambda series: series.name), left_out, damaged)
@@ -136,6 +138,7 @@ def read_volume(series: Series) -> Volume:
         axcodes,
         stack.slice_mm,
         (*stack.notes, *unscaled, *contrast),
+        stack.mask_notes,
     )
 
 

@@ -32,12 +32,14 @@ class Stack(NamedTuple):
         slice_mm: (slices,), how much of the patient each slice stands for along the normal; None
             where slices are evenly spaced.
         notes: what is doubtful, one sentence each.
+        mask_notes: what follows from it for masks and millilitres, one sentence each.
     """
 
     slices: tuple[Slice, ...]
     affine: np.ndarray
     slice_mm: np.ndarray | None
     notes: tuple[str, ...]
+    mask_notes: tuple[str, ...]
 
 
 def is_axial(orientation: np.ndarray) -> bool:
@@ -68,7 +70,8 @@ def stack(slices: Sequence[Slice]) -> Stack | None:
         (copies if near else ordered).append(one)
     kept_uids = {(one.sop_uid, one.frame) for one in ordered if one.sop_uid}
     others = [one for one in copies if (one.sop_uid, one.frame) not in kept_uids]
-    notes = []
+    notes: list[str] = []
+    mask_notes: list[str] = []
     if others:
         notes.append(
             f"{len(others)} images lie where another image of the series lies, and were left out: "
@@ -81,7 +84,7 @@ def stack(slices: Sequence[Slice]) -> Stack | None:
             return None
         step_mm, slice_mm = ordered[0].thickness_mm * normal, None
     else:
-        step_mm, slice_mm, uneven = _spacing(ordered, positions_mm, normal)
+        step_mm, slice_mm, uneven, mask_notes = _spacing(ordered, positions_mm, normal)
         notes += uneven
     first = ordered[0]
     lps = np.eye(4)
@@ -89,18 +92,18 @@ def stack(slices: Sequence[Slice]) -> Stack | None:
     lps[:3, 1] = first.orientation[1] * first.pixel_mm[1]
     lps[:3, 2] = step_mm
     lps[:3, 3] = first.position_mm
-    return Stack(tuple(ordered), _LPS_TO_RAS @ lps, slice_mm, tuple(notes))
+    return Stack(tuple(ordered), _LPS_TO_RAS @ lps, slice_mm, tuple(notes), tuple(mask_notes))
 
 
 def _spacing(
     slices: Sequence[Slice], positions_mm: np.ndarray, normal: np.ndarray
-) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """The affine's step (3,), millimetres of each slice if uneven, and notes that say where."""
+) -> tuple[np.ndarray, np.ndarray | None, list[str], list[str]]:
+    """The affine's step (3,), millimetres of each slice if uneven, `notes` and `mask_notes`."""
     numbers = np.arange(len(slices))
     mean_step_mm = (positions_mm[-1] - positions_mm[0]) / numbers[-1]
     tolerance_mm = max(EVEN_MM, EVEN_FRACTION * float(mean_step_mm @ normal))
     if _deviations_mm(positions_mm, mean_step_mm).max() <= tolerance_mm:
-        return mean_step_mm, None, []
+        return mean_step_mm, None, [], []
 
     steps_mm = np.diff(positions_mm, axis=0)
     gaps_mm = steps_mm @ normal
@@ -108,26 +111,27 @@ def _spacing(
     usual_mm = steps_mm[int(np.abs(gaps_mm - middle_mm).argmin())]
     slice_mm, expected_mm = slice_thicknesses_mm(gaps_mm, [one.thickness_mm for one in slices])
     off_mm = _deviations_mm(positions_mm, usual_mm).max()
-    notes = []
+    notes, mask_notes = [], []
     holes = np.flatnonzero(gaps_mm > HOLE_FACTOR * expected_mm)
     if len(holes):
         notes.append(
-            f"slices are missing: {_where(holes, gaps_mm)}, {_short(middle_mm)} mm is usual; blood "
-            "there is not counted"
+            f"slices are missing: {_where(holes, gaps_mm)}, {_short(middle_mm)} mm is usual"
         )
+        mask_notes.append("blood where slices are missing is not counted")
     uneven = np.flatnonzero(np.abs(gaps_mm - middle_mm) > tolerance_mm)
     uneven = np.setdiff1d(uneven, holes)
     if len(uneven):
         notes.append(
             f"slices are unevenly spaced: {_where(uneven, gaps_mm)}, {_short(middle_mm)} mm is "
-            "usual; millilitres count each slice with its own thickness"
+            "usual"
         )
+        mask_notes.append("millilitres count each slice with its own thickness")
     if not notes:
         notes.append("slices are shifted sideways against each other")
-    notes.append(
+    mask_notes.append(
         f"the NIfTI mask shows slices up to {off_mm:.1f} mm from their place; DICOM SEG is exact"
     )
-    return usual_mm, slice_mm, notes
+    return usual_mm, slice_mm, notes, mask_notes
 
 
 def slice_thicknesses_mm(

@@ -130,7 +130,7 @@ def read_images(path: Path) -> list[Slice | LeftOut]:
         if stored_class == _DICOMDIR:
             return []
         sop_class = str(header.get("SOPClassUID") or stored_class)
-        if not sop_class and not preamble:
+        if not sop_class and not preamble and not dicom_file.is_named_dicom(path):
             return []  # It only started like DICOM.
         if not sop_class:
             raise ValueError("cut off before the kind of image")
@@ -183,26 +183,19 @@ def _images(
     """Each image with its geometry, from the header or from its frame's functional groups."""
     name = series_name(description, series_uid)
     shape = int(header.Rows), int(header.Columns)  # Absent where a file is cut off before its end.
-    if sop_class == CT_IMAGE:
-        frames = [[header]]
-    else:
-        shared = list(header.get("SharedFunctionalGroupsSequence") or ())
-        per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
-        frames = [[*_items(frame), *_items(*shared), header] for frame in per_frame]
-        if len(frames) != int(header.get("NumberOfFrames") or 1):
-            raise ValueError("frames that are not described")
+    frames = [[header]] if sop_class == CT_IMAGE else frame_sources(header)
     for number, sources in enumerate(frames):
-        reason = _not_a_slice(_first(sources, "FrameType"))
-        unit = str(_first(sources, "RescaleType") or "")
+        reason = _not_a_slice(first_value(sources, "FrameType"))
+        unit = str(first_value(sources, "RescaleType") or "")
         if not reason and not _MAYBE_HU.fullmatch(unit):
             reason = f"values in {name_part(unit)}, not in HU"
         slope = _number(sources, "RescaleSlope")
         intercept = _number(sources, "RescaleIntercept")
         if not reason and slope == 0:
             reason = "rescale slope 0"
-        orientation = _numbers(sources, "ImageOrientationPatient", 6)
-        position = _numbers(sources, "ImagePositionPatient", 3)
-        spacing = _numbers(sources, "PixelSpacing", 2)
+        orientation = numbers(sources, "ImageOrientationPatient", 6)
+        position = numbers(sources, "ImagePositionPatient", 3)
+        spacing = numbers(sources, "PixelSpacing", 2)
         if not reason and (position is None or not _is_frame(orientation)):
             reason = "no usable position or orientation"
         if not reason and (spacing is None or not (spacing > 0).all()):
@@ -246,19 +239,32 @@ def other_body_part(body_part: str) -> bool:
     return bool(_OTHER_BODY_PARTS.fullmatch(body_part))
 
 
+def frame_sources(header: Any) -> list[list[Any]]:
+    """Where each frame of a multi-frame file is described: its functional groups, then the header.
+
+    Raises:
+        ValueError: some frames are not described.
+    """
+    shared = list(header.get("SharedFunctionalGroupsSequence") or ())
+    per_frame = header.get("PerFrameFunctionalGroupsSequence") or ()
+    if len(per_frame) != int(header.get("NumberOfFrames") or 1):
+        raise ValueError("frames that are not described")
+    return [[*_items(frame), *_items(*shared), header] for frame in per_frame]
+
+
 def _items(*groups: Any) -> list[Any]:
     """The single items of the sequences in functional groups."""
     elements = (element for group in groups for element in group)
     return [element.value[0] for element in elements if element.VR == "SQ" and element.value]
 
 
-def _first(sources: Sequence[Any], keyword: str) -> Any:
+def first_value(sources: Sequence[Any], keyword: str) -> Any:
     """The value of the first source that has one."""
     return next((s.get(keyword) for s in sources if s.get(keyword) not in (None, "")), None)
 
 
 def _number(sources: Sequence[Any], keyword: str) -> float | None:
-    value = _first(sources, keyword)
+    value = first_value(sources, keyword)
     return None if value is None or not np.isfinite(float(value)) else float(value)
 
 
@@ -266,10 +272,10 @@ def _positive(value: float | None) -> float | None:
     return value if value and value > 0 else None
 
 
-def _numbers(sources: Sequence[Any], keyword: str, length: int) -> np.ndarray | None:
+def numbers(sources: Sequence[Any], keyword: str, length: int) -> np.ndarray | None:
     """Finite numbers of a header, or None where they are absent, empty or not numbers."""
     try:
-        values = np.array(_first(sources, keyword), float)
+        values = np.array(first_value(sources, keyword), float)
     except (TypeError, ValueError):
         return None
     return values if values.shape == (length,) and np.isfinite(values).all() else None

@@ -2,32 +2,24 @@
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import NamedTuple
+
+import numpy as np
 
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import dicom, dicom_file, dicom_header, metaimage, nifti, nrrd_file, stored
+from mbh_jax.imageio.stored import Header
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.log import log
 
-
-def _read_metaimage(path: Path) -> Volume:
-    return stored.to_volume(*metaimage.read_stored(path), str(path))
-
-
-def _read_nrrd(path: Path) -> Volume:
-    return stored.to_volume(*nrrd_file.read_stored(path), str(path))
-
-
-READERS: dict[str, Callable[[Path], Volume]] = {
-    ".nii.gz": nifti.read_volume,
-    ".nii": nifti.read_volume,
-    ".mha": _read_metaimage,
-    ".mhd": _read_metaimage,
-    ".nrrd": _read_nrrd,
-    ".nhdr": _read_nrrd,
+READERS: dict[str, Callable[[Path], tuple[Header, np.ndarray]]] = {
+    **dict.fromkeys((".nii.gz", ".nii"), lambda path: nifti.read_stored(path, str(path))),
+    **dict.fromkeys((".mha", ".mhd"), metaimage.read_stored),
+    **dict.fromkeys((".nrrd", ".nhdr"), nrrd_file.read_stored),
 }
-"""What reads a scan, by the end of the file's name in lower case. DICOM needs no suffix."""
+"""What reads the header and the stored voxels of a volume, by the end of the file's name in lower
+case. DICOM needs no suffix."""
 
 _KINDS = f"{', '.join(READERS)}, DICOM"
 
@@ -58,7 +50,7 @@ class Scan(NamedTuple):
             raise UserError(self.problem)
         if self.series is not None:
             return dicom.read_volume(self.series)
-        return READERS[_suffix(self.path)](self.path)
+        return stored.to_volume(*READERS[suffix_of(self.path)](self.path), str(self.path))
 
 
 def find_scans(path: Path, *, series: str | None = None, skip: Path | None = None) -> list[Scan]:
@@ -75,7 +67,7 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
     Raises:
         UserError: there are none, or two of them have one name.
     """
-    if path.is_file() and _suffix(path):
+    if path.is_file() and suffix_of(path):
         return [Scan(_stem(path), path)]
     if path.is_file() and path.name.upper() == "DICOMDIR":
         path = path.parent
@@ -90,9 +82,9 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
     scans = [
         Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file)
         for file in files
-        if _suffix(file)
+        if suffix_of(file)
     ]
-    series_scans, left_out = _dicom_scans([f for f in files if not _suffix(f)], series)
+    series_scans, left_out = _dicom_scans([f for f in files if not suffix_of(f)], series)
     scans += series_scans
     if not scans:
         reasons = "".join(f"; {line}" for line in left_out[:5])
@@ -158,10 +150,10 @@ def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
         yield from (Path(parent, name) for name in names if not name.startswith("."))
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: PurePath) -> str:
     """The suffix that a reader is known for, or an empty text."""
     return next((suffix for suffix in READERS if path.name.lower().endswith(suffix)), "")
 
 
 def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(_suffix(path))]
+    return path.name[: len(path.name) - len(suffix_of(path))]

@@ -31,6 +31,10 @@ _SAME_PLACE_MM = 0.01
 _ON_GRID_VOXELS = 0.25
 """A turned label lies on its image's grid if no voxel is further away than this."""
 
+_SAME_STEP = 0.1
+"""A turned label whose first slice lies on the image's may have steps that are off by this part:
+converters place slices of a tilted gantry or uneven spacing wrongly, in the right order."""
+
 
 @dataclass(frozen=True, eq=False)
 class Header:
@@ -128,8 +132,8 @@ def to_label_like(
     """Checks the voxels of an image's label, and turns them to lie on the turned image.
 
     A label stored on other axes than its image is turned by its own affine, and must then lie on
-    the image's grid. On the same axes the voxels of equal index belong together, even if the
-    affines differ, as they do in some volumes of BHSD.
+    the image's grid, its first slice in any case: see `_SAME_STEP`. On the same axes the voxels of
+    equal index belong together, even if the affines differ, as they do in some volumes of BHSD.
 
     Args:
         header: of the label's file.
@@ -173,17 +177,27 @@ def _label_axcodes(label: Header, image: Header, name: str) -> tuple[str, tuple[
             f"{name}: label of shape {label.shape}{swapped}, its image {image.shape}: they must "
             "be equal"
         )
-    turned_affine = turn_affine_to_program(image.affine, image.shape)
-    distance_mm = affine_distance_mm(
-        turned_affine, turn_affine_to_program(label.affine, label.shape), turned_shape[::-1]
-    )
-    if distance_mm > _ON_GRID_VOXELS * affine_spacing_mm(turned_affine).min():
+    note = f"image stored as {image.axcodes}, label as {label.axcodes}"
+    image_affine = turn_affine_to_program(image.affine, image.shape)
+    label_affine = turn_affine_to_program(label.affine, label.shape)
+    tolerance_mm = _ON_GRID_VOXELS * affine_spacing_mm(image_affine).min()
+    distance_mm = affine_distance_mm(image_affine, label_affine, turned_shape[::-1])
+    if distance_mm > tolerance_mm:
+        first_slice = (*turned_shape[:0:-1], 1)
+        step_mm, label_step_mm = (affine_spacing_mm(a)[2] for a in (image_affine, label_affine))
+        if (
+            affine_distance_mm(image_affine, label_affine, first_slice) <= tolerance_mm
+            and abs(label_step_mm - step_mm) <= _SAME_STEP * step_mm
+        ):
+            return label.axcodes, (
+                f"{note}: each is turned by its own affine; their slices lie up to "
+                f"{distance_mm:.1f} mm apart and are taken in order",
+            )
         raise UserError(
             f"{name}: stored as {label.axcodes}, its image as {image.axcodes}, and by their "
             f"affines the voxels lie up to {distance_mm:.1f} mm apart: write the label on the "
             "image's grid"
         )
-    note = f"image stored as {image.axcodes}, label as {label.axcodes}"
     return label.axcodes, (f"{note}: each is turned by its own affine",)
 
 

@@ -37,6 +37,7 @@ class Volume:
         slice_mm: (slices,) float64, how much of the patient each slice stands for along the normal
             of the slices, where they are not evenly spaced; None where the affine says it.
         notes: what is doubtful about the scan itself, one sentence each.
+        mask_notes: what follows from it for masks and millilitres, one sentence each.
         nifti_header: of the NIfTI file it came from; masks repeat what it says of geometry.
         spacing_known: whether the affine is true millimetres; that of pictures is not.
     """
@@ -46,6 +47,7 @@ class Volume:
     stored_axcodes: str
     slice_mm: np.ndarray | None = None
     notes: tuple[str, ...] = ()
+    mask_notes: tuple[str, ...] = ()
     nifti_header: nibabel.Nifti1Header | None = None
     spacing_known: bool = True
 

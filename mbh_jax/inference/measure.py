@@ -141,7 +141,7 @@ def warnings(
         mask: (slices, rows, columns) label values.
         trained_on: the spacing of the training data of each network, where it is known.
     """
-    found = list(volume.notes)
+    found = [*volume.notes, *volume.mask_notes]
     coverage_mm = _slice_mm(volume.affine, volume.slice_mm, len(volume.hu)).sum()
     if coverage_mm < MIN_COVERAGE_MM:
         found.append(f"the scan covers {coverage_mm:.0f} mm: blood elsewhere is not counted")

@@ -32,9 +32,9 @@ def test_zip_folder_and_its_parent_give_the_same_cases(make_source, make_zip):
     folder = make_source(num_volumes=3)
     (folder / "images" / "._ID_1_ID_2.nii.gz").write_bytes(b"x")
     (folder / "readme.txt").write_text("not a volume")
-    (folder / "images" / "ID_8_ID_8.mha").write_bytes(b"x")
+    (folder / "images" / "ID_8_ID_8.mnc").write_bytes(b"x")
     found = sources.open_source(folder)
-    assert found.notes[0] == "1 files are ignored, such as images/ID_8_ID_8.mha"
+    assert found.notes[0] == "1 files are ignored, such as images/ID_8_ID_8.mnc"
     expected = [sources.read_case(case) for case in found.cases]
     assert [case.volume_id for case in expected] == [
         "ID_00000001_ID_0000000000",

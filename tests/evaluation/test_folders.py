@@ -86,6 +86,17 @@ def test_a_folder_is_scored_and_a_missing_prediction_counts_as_missed(folders, t
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_pictures_of_masks_are_no_masks(folders, tmp_path, capsys):
+    """Prediction writes one beside each mask."""
+    predictions, references = folders
+    assert run(predictions, references, f"--output={tmp_path / 'before'}") == 0
+    for name in "ab":
+        Image.new("RGB", (9, 9)).save(predictions / f"{name}.PNG")
+    assert run(predictions, references, f"--output={tmp_path / 'out'}") == 0
+    before, after = ((tmp_path / x / "per_case.csv").read_bytes() for x in ("before", "out"))
+    assert before == after
+
+
 def test_nnunet_reads_the_summary_and_has_the_same_numbers(folders, tmp_path):
     """Its own evaluation of the same masks; it has no rule for a missing prediction."""
     evaluation = pytest.importorskip("nnunetv2.evaluation.evaluate_predictions")

@@ -104,7 +104,7 @@ def test_slices_that_are_not_evenly_spaced(
     # The mask's grid is right until the first odd gap, and the note says how far it is off then.
     affine_z = [nibabel.affines.apply_affine(volume.affine, (0, 0, k))[2] for k in range(6)]
     off_mm = np.abs(affine_z - np.array(z_mm)).max()
-    assert f"up to {off_mm:.1f} mm from their place" in volume.notes[-1]
+    assert f"up to {off_mm:.1f} mm from their place" in volume.mask_notes[-1]
     mask = np.ones(volume.shape, np.uint8)
     measured = measure(mask, volume.affine, volume.slice_mm)["any"]
     expected_ml = 64 * 64 * 0.25 * sum(each_mm) / 1000

@@ -71,6 +71,8 @@ def text_for_numbers(folder: Path) -> None:
 BAD: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no DICOM": (lambda f: (f / "IM0").write_text("GIF89a"), "holds no scan"),
     "empty file": (lambda f: (f / "IM0").write_bytes(b""), "holds no scan"),
+    "empty, named as DICOM": (lambda f: (f / "1.dcm").write_bytes(b""), "damaged DICOM file"),
+    "text, named as DICOM": (lambda f: (f / "1.DCM").write_text("GIF89a"), "damaged DICOM file"),
     "cut off in the preamble": (lambda f: cut(write_head(f, 1)[0], 60), "holds no scan"),
     "cut off after the preamble": (lambda f: cut(write_head(f, 1)[0], 140), "damaged DICOM file"),
     "cut off in the header": (lambda f: cut(write_head(f, 1)[0], 900), "damaged DICOM file"),

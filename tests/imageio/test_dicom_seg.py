@@ -2,13 +2,12 @@
 
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import dicom_files
 import numpy as np
 import pydicom
 import pytest
-from dicom_files import head, positions, series_tags, write_series
+from dicom_files import SERIES, head, positions, series_tags, write_series
 
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import seg
@@ -45,16 +44,6 @@ def check_valid(path: Path) -> None:
     )
     errors = [line for line in ended.stderr.splitlines() if line.startswith("Error")]
     assert ended.returncode == 0 and not errors
-
-
-SERIES: dict[str, tuple[list[float], float, dict[str, Any]]] = {
-    "plain": ([0, 5, 10, 15, 20], 0, {}),
-    "tilted": ([0, 5, 10, 15, 20], 15, {}),
-    "descending": ([20, 15, 10, 5, 0], 0, {}),
-    "uneven": ([0, 5, 12, 17, 21], 0, {}),
-    "missing": ([0, 5, 10, 20, 25], 0, {}),
-    "turned": ([0, 5, 10, 15, 20], 0, {"ImageOrientationPatient": [-1, 0, 0, 0, -1, 0]}),
-}
 
 
 @pytest.mark.parametrize("kind", SERIES)
