@@ -6,19 +6,20 @@ Masks are NIfTI volumes or coloured PNG pictures. A run's own evaluation is
 `python -m mbh_jax.main --workdir=... --mode=evaluate`, which writes the same files.
 """
 
-from mbh_jax.errors import end_at_first_signal
+from mbh_jax.errors import STARTS_AGAIN, end_at_first_signal
 
 if __name__ == "__main__":
-    end_at_first_signal()  # Before the imports, which take a while.
+    end_at_first_signal(STARTS_AGAIN)  # Before the imports, which take a while.
 
 import argparse
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from mbh_jax import files
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, stop_at_signals
 from mbh_jax.evaluation import folders, summary
 from mbh_jax.evaluation.case_table import RULES, ScoredCase, case_rows
 from mbh_jax.imageio import nifti
@@ -39,6 +40,7 @@ def evaluate_folders(
     rules: Sequence[str] = (),
     by_index: bool = False,
     images: Path | None = None,
+    workers: int | None = None,
 ) -> summary.Summary:
     """Scores the masks of a folder, prints the table, and writes the files of an evaluation.
 
@@ -52,6 +54,7 @@ def evaluate_folders(
         by_index: compare voxels of equal index although affines differ.
         images: folder of the scans as NIfTI, called as the references, for the pictures of the
             report; None, or where one is missing: its contours stand on black.
+        workers: processes that score; None: one for each core.
 
     Raises:
         UserError: the folders, the JSON or a mask cannot be used. Nothing is written.
@@ -60,41 +63,43 @@ def evaluate_folders(
     pairs, others = folders.find_pairs(predictions, references)
     scans = {} if images is None else _find_images(images, pairs)
     missing = [pair.case for pair in pairs if pair.prediction is None]
-    scored = []
-    with Progress(len(pairs), label="scoring", enabled=True) as progress:
-        for case in folders.score_folders(
-            pairs, label_map=label_map, rules=rules, by_index=by_index
-        ):
-            scored.append(case)
-            progress.update(len(scored))
     warnings = []
     if missing:
         warnings.append(f"no prediction, counted as missed: {_names(missing)}")
     if others:
         warnings.append(f"no reference, left out: {_names(others)}")
-    found = summary.summarize(
-        scored,
-        mask_files=[
-            (str(pair.reference), str(pair.prediction or predictions / pair.reference.name))
-            for pair in pairs
-        ],
-        facts={
-            "provenance": {"predictions": str(predictions), "references": str(references)},
-            "missing_predictions": missing,
-            "without_reference": others,
-            "warnings": warnings,
-        },
-    )
-    if output is not None:
-        by_case = {pair.case: pair for pair in pairs}
-        _write_report(
-            output,
-            found,
+    with contextlib.nullcontext() if output is None else files.whole_files(output) as folder:
+        scored = []
+        with Progress(len(pairs), label="scoring", enabled=True) as progress:
+            for case in folders.score_folders(
+                pairs, label_map=label_map, rules=rules, by_index=by_index, workers=workers
+            ):
+                scored.append(case)
+                progress.update(len(scored))
+        found = summary.summarize(
             scored,
-            lambda case: folders.read_pair(by_case[case], label_map),
-            scans,
+            mask_files=[
+                (str(pair.reference), str(pair.prediction or predictions / pair.reference.name))
+                for pair in pairs
+            ],
+            facts={
+                "provenance": {"predictions": str(predictions), "references": str(references)},
+                "missing_predictions": missing,
+                "without_reference": others,
+                "warnings": warnings,
+            },
         )
-        summary.write_evaluation(output, found, scored, rules)
+        if folder is not None:
+            by_case = {pair.case: pair for pair in pairs}
+            _write_report(
+                folder,
+                found,
+                scored,
+                lambda case: folders.read_pair(by_case[case], label_map),
+                scans,
+            )
+            summary.write_evaluation(folder, found, scored, rules)
+    if output is not None:
         log.info("wrote %s", output)
     tables.print_table(found)
     return found
@@ -177,9 +182,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="compare voxels of equal index although affines differ",
     )
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     chosen = parser.parse_args(arguments)
     start_logging()
-    with one_line_errors():
+    with one_line_errors(), stop_at_signals(STARTS_AGAIN):
+        if chosen.workers is not None and chosen.workers < 1:
+            raise UserError(f"--workers {chosen.workers}: give 1 or more")
         masks = (chosen.predictions, chosen.references)
         if chosen.output and chosen.output.resolve() in [folder.resolve() for folder in masks]:
             raise UserError(f"--output {chosen.output}: give another folder than that of the masks")
@@ -191,6 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rules=chosen.rules,
             by_index=chosen.by_index,
             images=chosen.images,
+            workers=chosen.workers,
         )
 
 

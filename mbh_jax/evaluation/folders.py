@@ -3,10 +3,8 @@
 Whoever made the masks is scored by the same rules. Nothing of the training stack is imported.
 """
 
-import concurrent.futures
 import functools
 import json
-import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,6 +24,7 @@ from mbh_jax.imageio.volume import (
     turn_to_program,
 )
 from mbh_jax.labels import CLASS_NAMES, NUM_CLASSES
+from mbh_jax.runtime.workers import worker_processes
 
 SUFFIXES = (".nii.gz", ".nii", ".png")
 """What a mask is known by, in lower case."""
@@ -120,7 +119,7 @@ def score_folders(
     label_map: LabelMap | None = None,
     rules: Sequence[str] = (),
     by_index: bool = False,
-    processes: int | None = None,
+    workers: int | None = None,
 ) -> Iterator[ScoredCase]:
     """Scores cases in their order; a missing prediction counts as one without blood.
 
@@ -130,25 +129,21 @@ def score_folders(
         rules: challenges whose own scores are added.
         by_index: compare voxels of equal index although affines differ; those of the reference
             give the millimetres.
-        processes: how many to use; None: one for each core.
+        workers: processes that read and score; None: one for each core, and none beside this one
+            for fewer cases than `MIN_CASES_IN_PROCESSES`.
 
     Raises:
-        UserError: a mask cannot be read, has labels that there are not, or another grid.
+        UserError: a mask cannot be read, has labels that there are not, or another grid; or a
+            worker was killed.
     """
     score = functools.partial(
         score_pair, label_map=label_map, rules=tuple(rules), by_index=by_index
     )
-    number = processes or min(len(os.sched_getaffinity(0)), len(pairs))
-    if number == 1 or len(pairs) < MIN_CASES_IN_PROCESSES:
-        yield from map(score, pairs)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(number, mp_context=context) as pool:
-        try:
-            yield from pool.map(score, pairs)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    if workers is None:
+        is_small = len(pairs) < MIN_CASES_IN_PROCESSES
+        workers = 1 if is_small else min(len(os.sched_getaffinity(0)), len(pairs))
+    with worker_processes(workers) as map_in_order:
+        yield from map_in_order(score, pairs)
 
 
 def score_pair(

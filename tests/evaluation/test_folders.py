@@ -1,10 +1,14 @@
 """Masks in folders: scored by the rules of a run, refused in one line where they cannot be."""
 
+import contextlib
 import csv
 import gzip
 import json
+import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -13,8 +17,11 @@ import pytest
 from PIL import Image
 
 from mbh_jax import evaluate
+from mbh_jax.errors import STARTS_AGAIN
+from mbh_jax.evaluation import folders as folders_module
 from mbh_jax.evaluation.case import score_case
 from mbh_jax.labels import LABELS
+from mbh_jax.reporting.report import page
 
 AFFINE = np.array([[-0.5, 0, 0, 9], [0, 0.5, 1, 8], [0, 0, 5, 7], [0, 0, 0, 1.0]])
 
@@ -157,7 +164,7 @@ def test_processes_give_the_numbers_of_one(folders):
         Pair(str(i), references / f"{name}.nii.gz", predictions / f"{name}.nii.gz")
         for i, name in enumerate("abab")
     ]
-    one, several = (list(score_folders(pairs, processes=number)) for number in (1, 2))
+    one, several = (list(score_folders(pairs, workers=number)) for number in (1, 2))
     for a, b in zip(one, several, strict=True):
         np.testing.assert_array_equal(a.confusion, b.confusion)
         assert a.regions["any"][:5] == b.regions["any"][:5]
@@ -293,6 +300,8 @@ def bad_inputs():
         ),
         ("image's shape", image_of_another_shape, ("--images={tmp}/i",), "another shape"),
         ("output", lambda p, r: None, ("--output={tmp}/true",), "give another folder"),
+        ("output a file", put("out", b""), ("--output={tmp}/predicted/out",), "is a file"),
+        ("no workers", lambda p, r: None, ("--workers=0",), "--workers 0: give 1 or more"),
     ]
 
 
@@ -306,3 +315,88 @@ def test_what_cannot_be_scored_is_one_line(case, folders, tmp_path, capsys):
     error = capsys.readouterr().err.splitlines()[-1]
     assert error.startswith("error: ") and said in error
     assert not (tmp_path / "out").exists()
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """A limit of the size of files, as a quota or a disk that is almost full has."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_full_disk_leaves_the_results_of_before(folders, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(*folders, f"--output={out}") == 0
+    before = content(out)
+    (folders[0] / "b.nii.gz").unlink()
+    for size in (2_000, 20_000):  # Too little for a table, and for the report.
+        with files_up_to(size):
+            assert run(*folders, f"--output={out}") == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error == f"error: {out}/report.html: File too large"
+        assert content(out) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, STARTS_AGAIN),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("module", "name"), [(folders_module, "score_pair"), (page, "_environment")]
+)
+def test_a_signal_in_the_middle_leaves_nothing(  # noqa: PLR0917
+    number, code, said, module, name, folders, tmp_path, capsys, monkeypatch
+):
+    """While a case is scored, and while the report is written."""
+    real = getattr(module, name)
+
+    def signalled(*arguments, **keywords):
+        signal.raise_signal(number)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(module, name, signalled)
+    before = signal.getsignal(number)
+    out = tmp_path / "new" / "out"
+    assert run(*folders, f"--output={out}") == code
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert not (tmp_path / "new").exists()
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_workers_end_with_a_command_that_is_stopped(folders, tmp_path):
+    predictions, references = folders
+    for number in range(60):
+        for folder in folders:
+            (folder / f"x{number}.nii.gz").hardlink_to(folder / "a.nii.gz")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mbh_jax.evaluate", f"--predictions={predictions}"),
+            *(f"--references={references}", f"--output={tmp_path / 'out'}", "--workers=2"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stderr is not None
+    assert "scoring" in process.stderr.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    workers = [child for child, command in commands.items() if "spawn_main" in command]
+    assert len(workers) == 2
+    process.terminate()
+    *_, line = process.stderr.read().splitlines()
+    assert (process.wait(), line[:20]) == (75, "stopped on request: ")
+    assert not (tmp_path / "out").exists()
+    assert not [one for one in workers if Path(f"/proc/{one}").exists()]
