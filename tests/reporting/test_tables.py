@@ -336,3 +336,48 @@ def test_millilitres_of_unknown_spacing_do_not_exist(masks):
     assert summary["false_blood_ml"]["healthy_cases"]["mean"] is None
     assert summary["pooled"]["mean"]["Dice"] is not None
     assert "nan" not in tables.format_table(summary)
+
+
+def test_what_needs_no_spacing_is_counted_without_one(masks):
+    """Missed and false classes, and healthy heads with blood; sums of millilitres do not exist."""
+    truth, prediction = masks
+    prediction = prediction.copy()
+    prediction[0][prediction[0] == 5] = 0
+    known, unknown = (
+        summarize(_scored((truth, prediction), ml)) for ml in (VOXEL_ML, np.full(4, np.nan))
+    )
+    for name in ("EDH", "SDH", "any"):
+        for key in ("num_found", "num_missed", "num_false"):
+            assert unknown["distances"][name][key] == known["distances"][name][key]
+        assert unknown["distances"][name]["num_cases"] == 0
+        for key in ("num_cases", "num_with_false"):
+            assert unknown["absent"][name][key] == known["absent"][name][key]
+        assert known["absent"][name]["total_ml"] > 0
+        assert unknown["absent"][name]["total_ml"] is None
+    assert known["distances"]["SDH"]["num_missed"] == 1
+    assert known["absent"]["any"]["num_with_false"] == 1
+
+
+def test_sensitivity_precision_and_iou_of_a_set(summary, masks):
+    truth, prediction = masks
+    for name, true, predicted in (
+        ("SAH", truth == 4, prediction == 4),
+        ("any", truth > 0, prediction > 0),
+    ):
+        for key, total in (("sensitivity", true), ("precision", predicted)):
+            cases = [
+                (t & p).sum() / n.sum()
+                for t, p, n in zip(true, predicted, total, strict=True)
+                if n.any()
+            ]
+            block = summary[key][name]
+            assert block["num_cases"] == len(cases)
+            assert block["per_case"] == pytest.approx(np.mean(cases))
+            assert block["pooled"] == pytest.approx((true & predicted).sum() / total.sum())
+    assert summary["sensitivity"]["IVH"] == {"per_case": None, "num_cases": 0, "pooled": None}
+    assert summary["sensitivity"]["mean"]["num_classes"] == 4
+    iou = [(t & p).sum() / (t | p).sum() for t, p in zip(truth > 0, prediction > 0, strict=True)]
+    assert summary["any"]["per_case"]["IoU"] == pytest.approx(np.mean(iou))
+    assert summary["any"]["present_only"]["IoU"] == pytest.approx(np.mean(iou[:3]))
+    pooled = ((truth > 0) & (prediction > 0)).sum() / ((truth > 0) | (prediction > 0)).sum()
+    assert summary["any"]["pooled"]["IoU"] == pytest.approx(pooled)

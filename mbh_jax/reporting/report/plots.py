@@ -185,11 +185,13 @@ def lesions(block: Mapping[str, Any]) -> str:
         for kinds in (("found",), ("found", "missed"))
     )
 
+    is_known = sum(total) or not any(one["found"] + one["missed"] for one in block.values())
+
     def draw(axes: Axes) -> None:
         share = [f / t if t else 0 for f, t in zip(found, total, strict=True)]
         axes.bar(range(len(sizes)), share, color="#4c78a8", width=0.6)
         for place, (f, t, height) in enumerate(zip(found, total, share, strict=True)):
-            text = f"{f} of {t}" if t else "none"
+            text = f"{f} of {t}" if t else ("none" if is_known else "unknown")
             axes.annotate(text, (place, height + 0.03), ha="center", fontsize=10)
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_ylim(0, 1.15)
@@ -199,6 +201,8 @@ def lesions(block: Mapping[str, Any]) -> str:
 
     said = [f"{size}: {f} of {t}" for size, f, t in zip(sizes, found, total, strict=True)]
     description = f"Lesions of the reference that were found. {', '.join(said)}."
+    if not is_known:
+        description = "The sizes of the lesions are not known, since the masks have no spacing."
     return _svg(draw, "Lesions found by size", description)
 
 
