@@ -171,6 +171,7 @@ def summarize(
         **(facts or {}),
         "num_cases": len(cases),
         "patients": dict(zip(cases, patients or cases, strict=True)),
+        "patients_known": patients is not None,
         **_nnunet_blocks(class_overlap(confusion), named),
         "per_case": _scores_block(per_case_scores(confusion)),
         "present_only": _scores_block(present_only_scores(confusion)),

@@ -157,14 +157,14 @@ def test_probabilities_beside_a_mask_are_calibrated(folders, tmp_path, capsys):
 
 
 def test_processes_give_the_numbers_of_one(folders):
-    from mbh_jax.evaluation.folders import Pair, score_folders
+    from mbh_jax.evaluation.folders import Pair, Reading, score_folders
 
     predictions, references = folders
     pairs = [
         Pair(str(i), references / f"{name}.nii.gz", predictions / f"{name}.nii.gz")
         for i, name in enumerate("abab")
     ]
-    one, several = (list(score_folders(pairs, workers=number)) for number in (1, 2))
+    one, several = (list(score_folders(pairs, Reading(), workers=number)) for number in (1, 2))
     for a, b in zip(one, several, strict=True):
         np.testing.assert_array_equal(a.confusion, b.confusion)
         assert a.regions["any"][:5] == b.regions["any"][:5]
@@ -198,6 +198,60 @@ def test_labels_of_other_masks_are_translated(folders, tmp_path, capsys):
         rows = rows_of(tmp_path / str(number) / "per_case.csv")
         counts = np.bincount(label_of(0).ravel(), minlength=6)
         assert [int(row["n_ref"]) for row in rows[:5]] == counts[1:].tolist()
+
+
+def test_predictions_may_have_labels_of_their_own(folders, tmp_path, capsys):
+    """As a public network for BHSD has them: references are ours, predictions in another order."""
+    other = np.array([0, 1, 5, 4, 2, 3], np.uint8)
+    for path in folders[0].iterdir():
+        write_mask(path, other[np.asarray(nibabel.load(path).dataobj)])
+    assert run(*folders) == 0
+    assert "with another order of the predicted classes" in capsys.readouterr().out
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"1": "EDH", "2": "SAH", "3": "SDH", "4": "IVH", "5": "IPH"}')
+    given = (f"--prediction_labels={labels}", f"--output={tmp_path / 'out'}")
+    assert run(*folders, *given) == 0
+    assert "with another order" not in capsys.readouterr().out
+    rows = rows_of(tmp_path / "out" / "per_case.csv")
+    assert {row["dice"] for row in rows if row["case"] == "a"} == {"1.0"}
+
+
+def test_scans_of_a_patient_stay_together(folders, tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("case,patient\na,p\nb,p\nc,q\nelsewhere,r\n")
+    for given in ((), (f"--patients={table}",)):
+        out = tmp_path / f"out{len(given)}"
+        assert run(*folders, f"--output={out}", *given) == 0
+        summary = json.loads((out / "evaluation.json").read_text())
+        assert summary["num_patients"] == (2 if given else 3)
+        assert summary["patients_known"] == bool(given)
+        said = "3 cases of 2 patients" if given else "3 cases, each taken for another patient"
+        assert said in (out / "report.html").read_text()
+    assert summary["patients"] == {"a": "p", "b": "p", "c": "q"}
+
+
+def test_by_index_compares_voxels_as_they_are_stored(folders, tmp_path):
+    """A prediction that was saved without the scan's affine, whose axes so point elsewhere."""
+    predictions, references = folders
+    for name in "ab":
+        label = np.asarray(nibabel.load(predictions / f"{name}.nii.gz").dataobj)
+        write_mask(predictions / f"{name}.nii.gz", label, affine=np.eye(4))
+    assert run(predictions, references) == 1
+    assert run(predictions, references, "--by_index", f"--output={tmp_path / 'out'}") == 0
+    rows = {(row["case"], row["class"]): row for row in rows_of(tmp_path / "out/per_case.csv")}
+    assert rows["a", "any"]["dice"] == "1.0"
+    turned = [np.moveaxis(mask, -1, 0) for mask in (label_of(1), np.roll(label_of(1), 1, axis=0))]
+    expected = score_case(turned[0], turned[1], AFFINE[:, [1, 0, 2, 3]])["any"]
+    assert float(rows["b", "any"]["dice"]) == pytest.approx(expected.dice)
+    assert float(rows["b", "any"]["hd95_mm"]) == pytest.approx(expected.hd95_mm)
+
+
+def test_pictures_beside_volumes_are_no_masks(folders, capsys):
+    """`mbh_jax.predict` writes a picture beside each mask."""
+    for name in "ab":
+        Image.fromarray(np.full((4, 4, 3), 77, np.uint8)).save(folders[0] / f"{name}.png")
+    assert run(*folders) == 0
+    assert "3 cases" in capsys.readouterr().out
 
 
 def test_pictures_are_scored_without_millimetres(tmp_path, capsys):
@@ -248,7 +302,14 @@ def bad_inputs():
         hu = np.random.default_rng(0).integers(-1000, 100, (12, 10, 5))
         write_mask(p.parent / "i" / "b.nii.gz", hu, dtype=np.int16)
 
-    labels = "--labels={tmp}/labels.json"
+    def image_elsewhere(p, r):
+        hu = np.random.default_rng(0).integers(-1000, 100, (12, 10, 4))
+        write_mask(p.parent / "i" / "b.nii.gz", hu, affine=moved, dtype=np.int16)
+
+    def patients_of(content):
+        return lambda p, r: (p.parent / "patients.csv").write_text(content)
+
+    labels, patients = "--labels={tmp}/labels.json", "--patients={tmp}/patients.csv"
     return [
         ("label 7", predict(lambda x: x + 2), (), "label value 7: labels must be 0 to 5"),
         ("negative", predict(lambda x: -1.0 * x, dtype=np.int16), (), "label value -5"),
@@ -290,7 +351,30 @@ def bad_inputs():
         ("no json", json_of("{"), (labels,), "not a JSON file"),
         ("json list", json_of("[1]"), (labels,), "give {"),
         ("unknown class", json_of('{"1": "blood"}'), (labels,), "'blood': give one of"),
-        ("value not listed", json_of('{"1": "EDH"}'), (labels,), "is not in --labels"),
+        ("value not listed", json_of('{"1": "EDH"}'), (labels,), "is not in --labels or --pred"),
+        (
+            "unknown class of predictions",
+            json_of('{"1": "blood"}'),
+            ("--prediction_labels={tmp}/labels.json",),
+            "'blood': give one of",
+        ),
+        ("no patients file", lambda p, r: None, (patients,), "not a CSV file"),
+        ("patients of others", patients_of("case,patient\na,x\n"), (patients,), "for b and"),
+        ("other columns", patients_of("name;patient\na;x\n"), (patients,), "the columns case and"),
+        ("two patients", patients_of("case,patient\na,x\na,y\n"), (patients,), "of x and of y"),
+        (
+            "a link to nothing",
+            lambda p, r: (r / "d.nii.gz").symlink_to(r / "gone"),
+            (),
+            "d.nii.gz: no such file",
+        ),
+        (
+            "by index with other axes",
+            predict(lambda x: x.transpose(1, 0, 2), affine=AFFINE[:, [1, 0, 2, 3]]),
+            ("--by_index",),
+            "stored as 10 x 12 x 4, its reference a.nii.gz as 12 x 10 x 4",
+        ),
+        ("image's place", image_elsewhere, ("--images={tmp}/i",), "up to 5.0 mm from those of b"),
         ("no images", lambda p, r: None, ("--images={tmp}/none",), "no such folder"),
         (
             "other images",

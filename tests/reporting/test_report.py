@@ -45,7 +45,9 @@ def write(
     found = scored(cases, affine)
     contents = ReportContents(
         title="a <b>title</b>",
-        summary=summarize(found, facts={"provenance": {"config": {"seed": "<i>"}}}),
+        summary=summarize(
+            found, patients=[*cases], facts={"provenance": {"config": {"seed": "<i>"}}}
+        ),
         case_rows=case_rows(found),
         images=cases.__getitem__ if with_images else lambda case: None,
         history=history,
