@@ -201,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--patients",
         type=files.local_path,
         metavar="CSV",
-        help="whose each case is, in columns case and patient (default: each of another patient)",
+        help="whose each case is: volume_id,patient_id (default: each of another patient)",
     )
     parser.add_argument(
         "--rules", action="append", choices=RULES, default=[], help="also score as a challenge does"

@@ -42,7 +42,9 @@ def read_label_map(path: Path) -> dict[int, int]:
 
 
 def read_patients(path: Path, cases: Collection[str]) -> dict[str, str]:
-    """The patient of each case, from a CSV with the columns "case" and "patient".
+    """The patient of each case, from a CSV with the columns "volume_id" and "patient_id".
+
+    That is the patients.csv which `data_prep` reads, and writes with its exports.
 
     Args:
         path: the file; cases that are not asked for may stand in it.
@@ -58,9 +60,9 @@ def read_patients(path: Path, cases: Collection[str]) -> dict[str, str]:
         raise UserError(f"{path}: not a CSV file that can be read ({error})") from None
     patients: dict[str, str] = {}
     for row in rows:
-        case, patient = row.get("case"), row.get("patient")
+        case, patient = row.get("volume_id"), row.get("patient_id")
         if not case or not patient:
-            raise UserError(f"{path}: give the columns case and patient, both filled in each row")
+            raise UserError(f"{path}: give volume_id and patient_id as columns, with no empty cell")
         if patients.setdefault(case, patient) != patient:
             raise UserError(f"{path}: {case} is of {patients[case]} and of {patient}: give one")
     if missing := sorted(set(cases) - patients.keys()):

@@ -218,7 +218,7 @@ def test_predictions_may_have_labels_of_their_own(folders, tmp_path, capsys):
 
 def test_scans_of_a_patient_stay_together(folders, tmp_path):
     table = tmp_path / "patients.csv"
-    table.write_text("case,patient\na,p\nb,p\nc,q\nelsewhere,r\n")
+    table.write_text("volume_id,patient_id\na,p\nb,p\nc,q\nelsewhere,r\n")
     for given in ((), (f"--patients={table}",)):
         out = tmp_path / f"out{len(given)}"
         assert run(*folders, f"--output={out}", *given) == 0
@@ -309,6 +309,7 @@ def bad_inputs():
     def patients_of(content):
         return lambda p, r: (p.parent / "patients.csv").write_text(content)
 
+    head = "volume_id,patient_id\n"
     labels, patients = "--labels={tmp}/labels.json", "--patients={tmp}/patients.csv"
     return [
         ("label 7", predict(lambda x: x + 2), (), "label value 7: labels must be 0 to 5"),
@@ -359,9 +360,9 @@ def bad_inputs():
             "'blood': give one of",
         ),
         ("no patients file", lambda p, r: None, (patients,), "not a CSV file"),
-        ("patients of others", patients_of("case,patient\na,x\n"), (patients,), "for b and"),
-        ("other columns", patients_of("name;patient\na;x\n"), (patients,), "the columns case and"),
-        ("two patients", patients_of("case,patient\na,x\na,y\n"), (patients,), "of x and of y"),
+        ("patients of others", patients_of(head + "a,x\n"), (patients,), "for b and"),
+        ("other columns", patients_of("name;patient_id\na;x\n"), (patients,), "give volume_id and"),
+        ("two patients", patients_of(head + "a,x\na,y\n"), (patients,), "of x and of y"),
         (
             "a link to nothing",
             lambda p, r: (r / "d.nii.gz").symlink_to(r / "gone"),
