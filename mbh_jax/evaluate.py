@@ -225,6 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         masks = (chosen.predictions, chosen.references)
         if chosen.output and chosen.output.resolve() in [folder.resolve() for folder in masks]:
             raise UserError(f"--output {chosen.output}: give another folder than that of the masks")
+        if masks[0].resolve() == masks[1].resolve():
+            raise UserError(f"--predictions and --references are both {masks[0]}: give two folders")
         evaluate_folders(
             chosen.predictions,
             chosen.references,
@@ -232,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             labels=chosen.labels,
             prediction_labels=chosen.prediction_labels,
             patients=chosen.patients,
-            rules=chosen.rules,
+            rules=tuple(dict.fromkeys(chosen.rules)),
             by_index=chosen.by_index,
             images=chosen.images,
             workers=chosen.workers,

@@ -33,6 +33,8 @@ PICTURE_SUFFIXES: tuple[str, ...] = (".png",)
 SAME_GRID_VOXELS = 0.25
 """Two masks lie on one grid if no voxel is further apart than this."""
 
+_PICTURE_FIX = "give the class colours or grey 0 to 5, without smoothed edges"
+
 MIN_CASES_IN_PROCESSES = 4
 """Fewer cases are scored sooner than processes have started."""
 
@@ -85,13 +87,14 @@ def _masks(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
-    # What is no folder: a link to a file that is gone is refused when it is read, not left out.
-    paths = [path for path in sorted(folder.iterdir()) if not path.is_dir()]
+    paths = sorted(folder.iterdir())
     for suffixes in (VOLUME_SUFFIXES, PICTURE_SUFFIXES):
         for path in paths:
             suffix = next((end for end in suffixes if path.name.lower().endswith(end)), None)
             if suffix is None or path.name.startswith("."):
                 continue
+            if path.is_dir():
+                raise UserError(f"{path}: a folder: give the mask itself as a file")
             name = path.name[: -len(suffix)]
             if name in found:
                 raise UserError(f"{found[name]} and {path} are both called {name}: remove one")
@@ -250,7 +253,8 @@ def _read(path: Path, label_map: LabelMap | None, like: _Mask | None = None) -> 
         if label_map is not None:
             raise UserError(f"{path}: a picture has colours, not label values: leave --labels out")
         with path.open("rb") as stream:
-            return _Mask(path, png.read_labels(stream, None, name)[np.newaxis], None)
+            label = png.read_labels(stream, None, name, fix=_PICTURE_FIX)
+        return _Mask(path, label[np.newaxis], None)
     header, voxels = nifti_file.read_stored(path, name)
     if label_map is not None:
         voxels = _translated(voxels, label_map, name)

@@ -15,30 +15,38 @@ def read_label_map(path: Path) -> dict[int, int]:
 
     Args:
         path: `{"1": "SDH", ...}`, value to short name, or nnU-Net's dataset.json, whose "labels"
-            are `{"background": 0, "SDH": 1, ...}`. Value 0 is background.
+            are `{"background": 0, "SDH": 1, ...}`. Several values may be of one class; value 0 is
+            background.
 
     Raises:
-        UserError: it cannot be read, or names a class that there is not.
+        UserError: it cannot be read, names a class that there is not, has a value that is no whole
+            number (a region of nnU-Net), or gives 0 to blood.
     """
     try:
         content: Any = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a JSON file that can be read ({error})") from None
-    wanted = '{"1": "EDH", ...}, or nnU-Net\'s dataset.json'
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: give {wanted}")
-    listed = content.get("labels", content)
+        raise UserError(f"{path}: not a JSON file that can be read ({_reason(error)})") from None
+    listed = content.get("labels", content) if isinstance(content, dict) else None
     if not isinstance(listed, dict) or not listed:
-        raise UserError(f"{path}: give {wanted}")
-    by_value = all(str(key).isdigit() for key in listed)
+        raise UserError(f'{path}: give {{"1": "EDH", ...}}, or nnU-Net\'s dataset.json')
+    by_value = all(key.isdecimal() for key in listed)
     pairs = listed.items() if by_value else [(value, name) for name, value in listed.items()]
     labels = {0: 0}
     for value, name in pairs:
-        if not str(value).isdigit() or str(name) not in CLASS_NAMES:
-            names = ", ".join(CLASS_NAMES)
-            raise UserError(f"{path}: {value!r} is {name!r}: give one of {names}")
-        labels[int(value)] = CLASS_NAMES.index(str(name))
+        if name not in CLASS_NAMES:
+            raise UserError(f"{path}: class {name!r}: give one of {', '.join(CLASS_NAMES)}")
+        if not str(value).isdecimal():
+            raise UserError(f"{path}: {name} has the value {value!r}: give a whole number")
+        label = CLASS_NAMES.index(name)
+        if int(value) == 0 and label != 0:
+            raise UserError(f"{path}: value 0 is {name}: 0 must be background")
+        labels[int(value)] = label
     return labels
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, without the path, which stands before it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def read_patients(path: Path, cases: Collection[str]) -> dict[str, str]:
@@ -57,7 +65,7 @@ def read_patients(path: Path, cases: Collection[str]) -> dict[str, str]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path}: not a CSV file that can be read ({error})") from None
+        raise UserError(f"{path}: not a CSV file that can be read ({_reason(error)})") from None
     patients: dict[str, str] = {}
     for row in rows:
         case, patient = row.get("volume_id"), row.get("patient_id")

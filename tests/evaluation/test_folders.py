@@ -376,6 +376,16 @@ def bad_inputs():
             "stored as 10 x 12 x 4, its reference a.nii.gz as 12 x 10 x 4",
         ),
         ("image's place", image_elsewhere, ("--images={tmp}/i",), "up to 5.0 mm from those of b"),
+        ("blood is 0", json_of('{"0": "EDH"}'), (labels,), "value 0 is EDH"),
+        ("no decimal", json_of('{"\\u00b2": "EDH"}'), (labels,), "class '²'"),
+        ("region", json_of('{"labels": {"IPH": [2, 5]}}'), (labels,), "IPH has the value [2, 5]"),
+        ("a folder", lambda p, r: (p / "c.nii.gz").mkdir(), (), "c.nii.gz: a folder"),
+        (
+            "twice the same folder",
+            lambda p, r: None,
+            ("--predictions={tmp}/true",),
+            "are both {tmp}/true",
+        ),
         ("no images", lambda p, r: None, ("--images={tmp}/none",), "no such folder"),
         (
             "other images",
@@ -398,7 +408,7 @@ def test_what_cannot_be_scored_is_one_line(case, folders, tmp_path, capsys):
     out = f"--output={tmp_path / 'out'}"
     assert run(*folders, *([out] if not any("output" in o for o in given) else []), *given) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and said in error
+    assert error.startswith("error: ") and said.replace("{tmp}", str(tmp_path)) in error
     assert not (tmp_path / "out").exists()
 
 
