@@ -93,6 +93,8 @@ def _masks(folder: Path) -> dict[str, Path]:
             suffix = next((end for end in suffixes if path.name.lower().endswith(end)), None)
             if suffix is None or path.name.startswith("."):
                 continue
+            if not _is_text(str(path)):
+                raise UserError(f"{str(path)!a}: a name that is not UTF-8: rename it")
             if path.is_dir():
                 raise UserError(f"{path}: a folder: give the mask itself as a file")
             name = path.name[: -len(suffix)]
@@ -103,6 +105,15 @@ def _masks(folder: Path) -> dict[str, Path]:
             return found  # Pictures beside volumes show them, as those of `mbh_jax.predict` do.
     ends = ", ".join((*VOLUME_SUFFIXES, *PICTURE_SUFFIXES))
     raise UserError(f"{folder}: holds no masks ({ends})")
+
+
+def _is_text(name: str) -> bool:
+    """Whether it can be written as UTF-8; a file's name may be any bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def score_folders(

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import gzip
 import json
+import os
 import resource
 import signal
 import subprocess
@@ -379,6 +380,12 @@ def bad_inputs():
         ("blood is 0", json_of('{"0": "EDH"}'), (labels,), "value 0 is EDH"),
         ("no decimal", json_of('{"\\u00b2": "EDH"}'), (labels,), "class '²'"),
         ("region", json_of('{"labels": {"IPH": [2, 5]}}'), (labels,), "IPH has the value [2, 5]"),
+        (
+            "no UTF-8",
+            lambda p, r: (p / "a.nii.gz").rename(p / os.fsdecode(b"\xe9.nii.gz")),
+            (),
+            "\\udce9.nii.gz': a name that is not UTF-8",
+        ),
         ("a folder", lambda p, r: (p / "c.nii.gz").mkdir(), (), "c.nii.gz: a folder"),
         (
             "twice the same folder",

@@ -266,7 +266,7 @@ def test_intervals_hold_the_value_and_patients_stay_together(masks):
     assert one["num_patients"] == 1
     block = one["intervals"]["pooled"]["any"]
     assert block["low"] == block["high"] == pytest.approx(one["any"]["pooled"]["Dice"])
-    assert "1 patients" in one["warnings"][0]
+    assert "1 patient:" in one["warnings"][0]
 
 
 def test_classes_in_another_order_are_noticed(masks):
