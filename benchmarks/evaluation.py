@@ -28,12 +28,12 @@ from scipy import ndimage
 
 from benchmarks import common
 from data_prep.phantom.head import make_head
-from data_prep.workers import worker_processes
 from mbh_jax.errors import one_line_errors
 from mbh_jax.evaluation import surface
 from mbh_jax.evaluation.case import score_case
 from mbh_jax.imageio.volume import affine_spacing_mm, turn_affine_to_program, turn_to_program
 from mbh_jax.labels import FOREGROUND
+from mbh_jax.runtime.workers import worker_processes
 
 TOLERANCES_MM = (1.0, 2.0)
 MAX_SHIFT = (1, 6, 6)

@@ -30,9 +30,9 @@ from typing import Any, NamedTuple
 from benchmarks import common, comparison, runner
 from benchmarks.common import Spread
 from benchmarks.workload import Workload
-from data_prep.workers import worker_processes
 from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.runtime import huge_pages
+from mbh_jax.runtime.workers import worker_processes
 
 MODULES = {"torch": "torch", "onnx": "onnxruntime", "keras": "keras", "flax": "flax"}
 """What a baseline's Python must have."""

@@ -26,11 +26,11 @@ from tqdm import tqdm
 
 from data_prep import conversion, sources, splits, summary
 from data_prep.sources import BadCase, CaseFacts, Source, pictures
-from data_prep.workers import MapInOrder, worker_processes
 from mbh_jax import files
 from mbh_jax.data.index import DATASET_NAME
 from mbh_jax.errors import UserError, one_line_errors, use_default_signals
 from mbh_jax.files import local_path
+from mbh_jax.runtime.workers import MapInOrder, worker_processes
 
 _PARTIAL = ".incomplete-"
 """Start of the name of a folder in the output folder where a dataset is made."""

@@ -14,12 +14,12 @@ from tensorflow_datasets.core import dataset_builder
 from data_prep import conversion
 from data_prep.conversion import Converted, Piece
 from data_prep.sources import CaseFacts
-from data_prep.workers import MapInOrder
 from mbh_jax.data import records
 from mbh_jax.data.index import SPLIT_NAMES
 from mbh_jax.data.schema import METADATA_FORMAT
 from mbh_jax.errors import UserError
 from mbh_jax.labels import CLASS_NAMES
+from mbh_jax.runtime.workers import MapInOrder
 
 SHARD_SLICES = 256
 """Slices in a file, about: 60 MB of 512 x 512, so that readers and Beam's workers have shares."""
@@ -32,7 +32,7 @@ class Plan:
     Attributes:
         metadata: what metadata.json says of the source and how it was split.
         cases: each split's cases, in stored order.
-        map_in_order: converts volumes, see `data_prep.workers`; unused under Beam.
+        map_in_order: converts volumes, see `mbh_jax.runtime.workers`; unused under Beam.
         on_volume: called after each volume is written; unused under Beam.
     """
 

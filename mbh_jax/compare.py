@@ -5,10 +5,10 @@
 A run is a workdir, or a folder with per_case.csv.
 """
 
-from mbh_jax.errors import end_at_first_signal
+from mbh_jax.errors import STARTS_AGAIN, end_at_first_signal
 
 if __name__ == "__main__":
-    end_at_first_signal()  # Before the imports, which take a while.
+    end_at_first_signal(STARTS_AGAIN)  # Before the imports, which take a while.
 
 import argparse
 import math
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mbh_jax import files
-from mbh_jax.errors import one_line_errors
+from mbh_jax.errors import one_line_errors, stop_at_signals
 from mbh_jax.evaluation.comparison import COLUMNS, METRICS, compare, read_evaluation
 from mbh_jax.evaluation.statistics import NUM_RESAMPLES, sample_size_warning
 from mbh_jax.log import log, start_logging
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     start_logging()
-    with one_line_errors():
+    with one_line_errors(), stop_at_signals(STARTS_AGAIN):
         runs = [read_evaluation(run, chosen.split, chosen.metric) for run in (chosen.a, chosen.b)]
         rows = compare(*runs, seed=SEED)
         print(f"A: {runs[0].directory}\nB: {runs[1].directory}")
@@ -75,7 +75,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if warning := sample_size_warning(len(set(runs[0].patients))):
             print(f"warning: {warning}")
         if chosen.output is not None:
-            files.write_csv(chosen.output / "comparison.csv", COLUMNS, rows)
             facts = {
                 "a": str(runs[0].directory),
                 "b": str(runs[1].directory),
@@ -84,7 +83,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 "seed": SEED,
                 "rows": rows,
             }
-            files.write_json(chosen.output / "comparison.json", facts)
+            with files.whole_files(chosen.output) as folder:
+                files.write_csv(folder / "comparison.csv", COLUMNS, rows)
+                files.write_json(folder / "comparison.json", facts)
             log.info("wrote %s", chosen.output)
 
 

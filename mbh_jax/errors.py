@@ -4,9 +4,11 @@ Imports nothing that takes long, so that a command can call `end_at_first_signal
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from types import FrameType
 from typing import TextIO
@@ -20,6 +22,8 @@ EXIT_INTERRUPTED = 130
 
 _FIRST_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _STOPPED_LINE = "stopped on request: the same command goes on from here"
+STARTS_AGAIN = "stopped on request: the same command starts again from the beginning"
+"""What a command says that keeps nothing of what it had done; see `stop_at_signals`."""
 _INTERRUPTED_LINE = "interrupted"
 
 
@@ -34,38 +38,78 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
     """
 
 
-def end_at_first_signal() -> None:
+@dataclasses.dataclass(frozen=True)
+class _EndNow:
+    """A handler that ends the process at once, in one line, which for SIGTERM is `stopped_line`."""
+
+    stopped_line: str
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        # An exception might end up in the error handling of a module that is being imported.
+        is_stop = number == signal.SIGTERM
+        with contextlib.suppress(OSError):
+            os.write(2, f"{self.stopped_line if is_stop else _INTERRUPTED_LINE}\n".encode())
+        os._exit(EXIT_STOPPED if is_stop else EXIT_INTERRUPTED)
+
+
+def end_at_first_signal(stopped_line: str = _STOPPED_LINE) -> None:
     """Makes SIGTERM and Ctrl-C end the process at once, in one line, with exit code 75 or 130.
 
     For a command that has written nothing yet, until it watches for signals itself. A signal that
     the process was started to ignore stays ignored.
+
+    Args:
+        stopped_line: what is said at SIGTERM.
     """
     for number in _FIRST_SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
-            signal.signal(number, _end_now)
+            signal.signal(number, _EndNow(stopped_line))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _FIRST_SIGNALS)
 
 
 def use_default_signals() -> None:
     """Undoes `end_at_first_signal`: Ctrl-C raises KeyboardInterrupt, SIGTERM ends the process."""
-    if signal.getsignal(signal.SIGINT) is _end_now:
+    if isinstance(signal.getsignal(signal.SIGINT), _EndNow):
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    if signal.getsignal(signal.SIGTERM) is _end_now:
+    if isinstance(signal.getsignal(signal.SIGTERM), _EndNow):
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def hold_first_signals() -> None:
     """Makes these signals wait, while the process starts again, for `end_at_first_signal`."""
-    held = {number for number in _FIRST_SIGNALS if signal.getsignal(number) is _end_now}
+    held = {one for one in _FIRST_SIGNALS if isinstance(signal.getsignal(one), _EndNow)}
     signal.pthread_sigmask(signal.SIG_BLOCK, held)
 
 
-def _end_now(number: int, frame: FrameType | None) -> None:
-    # An exception might end up in the error handling of a module that is being imported.
-    is_stop = number == signal.SIGTERM
-    with contextlib.suppress(OSError):
-        os.write(2, f"{_STOPPED_LINE if is_stop else _INTERRUPTED_LINE}\n".encode())
-    os._exit(EXIT_STOPPED if is_stop else EXIT_INTERRUPTED)
+@contextlib.contextmanager
+def stop_at_signals(stopped_line: str) -> Iterator[None]:
+    """Makes SIGTERM raise `Stopped` and Ctrl-C KeyboardInterrupt while the block runs.
+
+    For a command that writes its results at its end: what it has begun is cleaned up. A signal that
+    the process was started to ignore stays ignored. Outside the main thread, where Python allows no
+    signal handlers, nothing changes.
+
+    Args:
+        stopped_line: text of the exception.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, signal.SIG_IGN)  # Cleaning up is under way.
+        raise Stopped(stopped_line)
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: signal.default_int_handler}
+    if threading.current_thread() is not threading.main_thread():
+        handlers = {}
+    previous = {
+        number: signal.signal(number, handler)
+        for number, handler in handlers.items()
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 @contextlib.contextmanager

@@ -6,25 +6,30 @@ Masks are NIfTI volumes or coloured PNG pictures. A run's own evaluation is
 `python -m mbh_jax.main --workdir=... --mode=evaluate`, which writes the same files.
 """
 
-from mbh_jax.errors import end_at_first_signal
+from mbh_jax.errors import STARTS_AGAIN, end_at_first_signal
 
 if __name__ == "__main__":
-    end_at_first_signal()  # Before the imports, which take a while.
+    end_at_first_signal(STARTS_AGAIN)  # Before the imports, which take a while.
 
 import argparse
+import contextlib
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from mbh_jax import files
-from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.errors import UserError, one_line_errors, stop_at_signals
 from mbh_jax.evaluation import folders, summary
 from mbh_jax.evaluation.case_table import RULES, ScoredCase, case_rows
+from mbh_jax.evaluation.side_files import read_label_map, read_patients
 from mbh_jax.imageio import nifti
 from mbh_jax.log import log, start_logging
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
+
+if TYPE_CHECKING:
+    from mbh_jax.reporting.report.cases import CaseImages
 
 _NAMED = 5
 """So many missing masks are named in a warning; all stand in the summary."""
@@ -36,9 +41,12 @@ def evaluate_folders(
     output: Path | None = None,
     *,
     labels: Path | None = None,
+    prediction_labels: Path | None = None,
+    patients: Path | None = None,
     rules: Sequence[str] = (),
     by_index: bool = False,
     images: Path | None = None,
+    workers: int | None = None,
 ) -> summary.Summary:
     """Scores the masks of a folder, prints the table, and writes the files of an evaluation.
 
@@ -47,54 +55,60 @@ def evaluate_folders(
         references: folder of masks. A reference without a prediction counts as missed.
         output: folder of the results; None: the table is printed alone.
         labels: JSON that says which value of the masks is which class, see
-            `mbh_jax.evaluation.folders.read_label_map`.
+            `mbh_jax.evaluation.side_files.read_label_map`.
+        prediction_labels: such a JSON for the predictions alone, instead of `labels`.
+        patients: CSV that says whose each case is, see
+            `mbh_jax.evaluation.side_files.read_patients`; None: each is of another patient.
         rules: challenges whose own scores are added, of `case_table.RULES`.
         by_index: compare voxels of equal index although affines differ.
         images: folder of the scans as NIfTI, called as the references, for the pictures of the
             report; None, or where one is missing: its contours stand on black.
+        workers: processes that score; None: one for each core.
 
     Raises:
-        UserError: the folders, the JSON or a mask cannot be used. Nothing is written.
+        UserError: the folders, the JSON, the CSV or a mask cannot be used. Nothing is written.
     """
-    label_map = None if labels is None else folders.read_label_map(labels)
+    of_references, of_predictions = (
+        None if path is None else read_label_map(path)
+        for path in (labels, prediction_labels or labels)
+    )
+    reading = folders.Reading(of_references, of_predictions, by_index)
     pairs, others = folders.find_pairs(predictions, references)
+    names = [pair.case for pair in pairs]
+    patient_of = None if patients is None else read_patients(patients, names)
     scans = {} if images is None else _find_images(images, pairs)
     missing = [pair.case for pair in pairs if pair.prediction is None]
-    scored = []
-    with Progress(len(pairs), label="scoring", enabled=True) as progress:
-        for case in folders.score_folders(
-            pairs, label_map=label_map, rules=rules, by_index=by_index
-        ):
-            scored.append(case)
-            progress.update(len(scored))
     warnings = []
     if missing:
         warnings.append(f"no prediction, counted as missed: {_names(missing)}")
     if others:
         warnings.append(f"no reference, left out: {_names(others)}")
-    found = summary.summarize(
-        scored,
-        mask_files=[
-            (str(pair.reference), str(pair.prediction or predictions / pair.reference.name))
-            for pair in pairs
-        ],
-        facts={
-            "provenance": {"predictions": str(predictions), "references": str(references)},
-            "missing_predictions": missing,
-            "without_reference": others,
-            "warnings": warnings,
-        },
-    )
-    if output is not None:
-        by_case = {pair.case: pair for pair in pairs}
-        _write_report(
-            output,
-            found,
+    with contextlib.nullcontext() if output is None else files.whole_files(output) as folder:
+        scored = []
+        with Progress(len(pairs), label="scoring", enabled=True) as progress:
+            for case in folders.score_folders(pairs, reading, rules=rules, workers=workers):
+                scored.append(case)
+                progress.update(len(scored))
+        found = summary.summarize(
             scored,
-            lambda case: folders.read_pair(by_case[case], label_map),
-            scans,
+            patients=None if patient_of is None else [patient_of[name] for name in names],
+            mask_files=[
+                (str(pair.reference), str(pair.prediction or predictions / pair.reference.name))
+                for pair in pairs
+            ],
+            facts={
+                "provenance": {"predictions": str(predictions), "references": str(references)},
+                "missing_predictions": missing,
+                "without_reference": others,
+                "warnings": warnings,
+            },
         )
-        summary.write_evaluation(output, found, scored, rules)
+        if folder is not None:
+            by_case = {pair.case: pair for pair in pairs}
+            images_of = functools.partial(_images_of, by_case, reading, scans)
+            _write_report(folder, found, scored, images_of)
+            summary.write_evaluation(folder, found, scored, rules)
+    if output is not None:
         log.info("wrote %s", output)
     tables.print_table(found)
     return found
@@ -104,26 +118,39 @@ def _write_report(
     output: Path,
     found: summary.Summary,
     scored: Sequence[ScoredCase],
-    read_masks: Callable[[str], tuple[np.ndarray, np.ndarray]],
-    scans: Mapping[str, Path],
+    images: "Callable[[str], CaseImages]",
 ) -> None:
-    from mbh_jax.reporting.report.cases import CaseImages
+    # Here, so that a table alone needs none of what draws.
     from mbh_jax.reporting.report.page import REPORT_FILE, ReportContents, write_report
-
-    def images_of(case: str) -> CaseImages:
-        reference, prediction = read_masks(case)
-        hu = nifti.read_volume(scans[case]).hu if case in scans else None
-        if hu is not None and hu.shape != reference.shape:
-            raise UserError(f"{scans[case]}: its masks have another shape: give the scan of them")
-        return CaseImages(hu, reference, prediction)
 
     contents = ReportContents(
         title=f"{found['provenance']['predictions']} against {found['provenance']['references']}",
         summary=found,
         case_rows=case_rows(scored),
-        images=images_of,
+        images=images,
     )
     write_report(output / REPORT_FILE, contents)
+
+
+def _images_of(
+    pairs: Mapping[str, folders.Pair],
+    reading: folders.Reading,
+    scans: Mapping[str, Path],
+    case: str,
+) -> "CaseImages":
+    """What the report shows of a case; contours alone where there is no scan."""
+    from mbh_jax.reporting.report.cases import CaseImages
+
+    reference, prediction, affine = folders.read_pair(pairs[case], reading)
+    if case not in scans:
+        return CaseImages(None, reference, prediction)
+    path, volume = scans[case], nifti.read_volume(scans[case])
+    if volume.shape != reference.shape:
+        raise UserError(f"{path}: its masks have another shape: give the scan of them")
+    if affine is not None and not reading.by_index:
+        mask = pairs[case].reference
+        folders.check_same_place(path, volume.affine, mask, affine, reference.shape)
+    return CaseImages(volume.hu, reference, prediction)
 
 
 def _find_images(folder: Path, pairs: Sequence[folders.Pair]) -> dict[str, Path]:
@@ -165,6 +192,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "(default: 1 EDH, 2 IPH, 3 IVH, 4 SAH, 5 SDH)",
     )
     parser.add_argument(
+        "--prediction_labels",
+        type=files.local_path,
+        metavar="JSON",
+        help="the same for the predictions alone, where they differ from the references",
+    )
+    parser.add_argument(
+        "--patients",
+        type=files.local_path,
+        metavar="CSV",
+        help="whose each case is: volume_id,patient_id (default: each of another patient)",
+    )
+    parser.add_argument(
         "--rules", action="append", choices=RULES, default=[], help="also score as a challenge does"
     )
     parser.add_argument(
@@ -177,20 +216,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
         action="store_true",
         help="compare voxels of equal index although affines differ",
     )
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     chosen = parser.parse_args(arguments)
     start_logging()
-    with one_line_errors():
+    with one_line_errors(), stop_at_signals(STARTS_AGAIN):
+        if chosen.workers is not None and chosen.workers < 1:
+            raise UserError(f"--workers {chosen.workers}: give 1 or more")
         masks = (chosen.predictions, chosen.references)
         if chosen.output and chosen.output.resolve() in [folder.resolve() for folder in masks]:
             raise UserError(f"--output {chosen.output}: give another folder than that of the masks")
+        if masks[0].resolve() == masks[1].resolve():
+            raise UserError(f"--predictions and --references are both {masks[0]}: give two folders")
         evaluate_folders(
             chosen.predictions,
             chosen.references,
             chosen.output,
             labels=chosen.labels,
-            rules=chosen.rules,
+            prediction_labels=chosen.prediction_labels,
+            patients=chosen.patients,
+            rules=tuple(dict.fromkeys(chosen.rules)),
             by_index=chosen.by_index,
             images=chosen.images,
+            workers=chosen.workers,
         )
 
 

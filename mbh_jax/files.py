@@ -23,7 +23,7 @@ import numpy as np
 from etils import epath
 from PIL import Image
 
-from mbh_jax.errors import UserError
+from mbh_jax.errors import Stopped, UserError
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """Errors of a disk that is full, or fails."""
@@ -170,6 +170,45 @@ def whole_folder(target: Path, expected: Collection[str], *, overwrite: bool) ->
         replace_folder(partial / "new", target, partial / "old")
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def whole_files(folder: Path) -> Iterator[Path]:
+    """A folder to fill, whose files go into `folder` together once the block ends without an error.
+
+    Files of the same names are replaced, others stay. If the block raises, `folder` is as it was
+    before, or is not made. It is made first, so that one that cannot be written to is noticed.
+
+    Raises:
+        UserError: `folder` is a file.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder}: is a file: give a folder")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+
+    def move() -> None:
+        for path in sorted(partial.iterdir()):
+            path.replace(folder / path.name)
+
+    try:
+        with _disk_errors_named(folder):
+            yield partial
+        try:
+            move()
+        except (KeyboardInterrupt, Stopped):
+            move()  # The rest, so that no file is of another time than its neighbours.
+            raise
+    except OSError as error:
+        if error.filename is not None and Path(error.filename).parent == partial:
+            error.filename = os.fspath(folder / Path(error.filename).name)
+        raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()  # Only what is empty.
 
 
 def replace_folder(whole: Path, target: Path, old: Path) -> None:

@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "imageio": BASE,
     "models": BASE,
     "optimization": BASE,
-    "evaluation": (*BASE, "imageio"),
+    "evaluation": (*BASE, "imageio", "runtime"),
     "data": (*BASE, "imageio", "runtime"),
     "reporting": (*BASE, "evaluation", "imageio"),
     "config": (*BASE, "data", "imageio", "models", "optimization", "runtime"),

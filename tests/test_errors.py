@@ -122,6 +122,20 @@ def test_a_signal_while_the_command_starts_ends_it_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("module", ["mbh_jax.evaluate", "mbh_jax.compare"])
+def test_a_command_that_keeps_nothing_does_not_say_that_it_goes_on(module: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", module], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True
+    )
+    while signal.SIGTERM not in watched_signals(process.pid):
+        time.sleep(0.005)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    line = "stopped on request: the same command starts again from the beginning"
+    assert (process.returncode, said.strip()) == (EXIT_STOPPED, line)
+
+
 def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
     """A command with variables of the environment set, or taken away."""
     merged = os.environ | environment

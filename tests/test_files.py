@@ -106,6 +106,60 @@ def test_a_folder_is_replaced_once_the_new_one_is_whole(tmp_path):
             pass
 
 
+def test_files_of_a_folder_are_replaced_together(tmp_path, small_files):
+    target = tmp_path / "new" / "out"
+    with files.whole_files(target) as folder:
+        (folder / "a").write_text("first")
+        files.atomic_write_text(folder / "b", "first")
+        assert not (target / "a").exists()
+    (target / "other").write_text("kept")
+    with pytest.raises(KeyboardInterrupt), files.whole_files(target) as folder:
+        (folder / "a").write_text("half")
+        raise KeyboardInterrupt
+    with (
+        pytest.raises(OSError, match=r"File too large: '.*new/out/b'"),
+        files.whole_files(target) as folder,
+    ):
+        (folder / "a").write_text("half")
+        files.atomic_write_bytes(folder / "b", bytes(5000))
+    found = {path.name: path.read_text() for path in target.iterdir()}
+    assert found == {"a": "first", "b": "first", "other": "kept"}
+    with files.whole_files(target) as folder:
+        (folder / "a").write_text("second")
+    found = {path.name: path.read_text() for path in target.iterdir()}
+    assert found == {"a": "second", "b": "first", "other": "kept"}
+
+
+def test_a_folder_that_nothing_came_to_is_not_left(tmp_path):
+    with pytest.raises(KeyboardInterrupt), files.whole_files(tmp_path / "x" / "y"):
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(UserError, match="file: is a file: give a folder"),
+        files.whole_files(tmp_path / "file"),
+    ):
+        pass
+
+
+def test_files_are_not_half_moved_when_a_signal_comes_in_between(tmp_path, monkeypatch):
+    moved = []
+    replace = files.Path.replace
+
+    def interrupted(source, path):
+        replace(source, path)
+        moved.append(path.name)
+        if len(moved) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files.Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt), files.whole_files(tmp_path) as folder:
+        for name in "abc":
+            (folder / name).write_text("new")
+    assert moved == ["a", "b", "c"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "c"]
+
+
 def test_json_is_strict_and_free_of_numpy(tmp_path):
     value = {
         "nan": float("nan"),

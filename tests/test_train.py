@@ -272,14 +272,15 @@ def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
     index = Loader(config.data).index
     summary = json.loads((undisturbed / "evaluation" / "train" / "summary.json").read_text())
     volumes = {volume.volume_id: volume for volume in index.volumes if volume.split == "train"}
-    assert {case["case"] for case in summary["metric_per_case"]} == set(volumes)
-    for case in summary["metric_per_case"]:
-        rows = [index.volumes[v].volume_id == case["case"] for v in index.volume]
+    assert set(summary["patients"]) == set(volumes)
+    for name, case in zip(summary["patients"], summary["metric_per_case"], strict=True):
+        assert case["reference_file"] == case["prediction_file"] == f"{name}.nii.gz"
+        rows = [index.volumes[v].volume_id == name for v in index.volume]
         for label in range(1, 6):
             counts = case["metrics"][str(label)]
             assert counts["n_ref"] == index.pixels_per_class[rows, label].sum()
-            voxels = np.prod(volumes[case["case"]].shape)
-            assert sum(counts[name] for name in ("TP", "FP", "FN", "TN")) == voxels
+            voxels = np.prod(volumes[name].shape)
+            assert sum(counts[kind] for kind in ("TP", "FP", "FN", "TN")) == voxels
     assert "mean of 5" in capsys.readouterr().out
 
 
@@ -582,7 +583,7 @@ def test_slices_of_several_sizes_are_counted_at_their_own(
         config.eval.split = split
         evaluate_split(config, workdir)
         summary = json.loads((workdir / "evaluation" / split / "summary.json").read_text())
-        for case in summary["metric_per_case"]:
-            rows = [index.volumes[v].volume_id == case["case"] for v in index.volume]
+        for name, case in zip(summary["patients"], summary["metric_per_case"], strict=True):
+            rows = [index.volumes[v].volume_id == name for v in index.volume]
             found = [case["metrics"][str(label)]["n_ref"] for label in range(1, 6)]
             np.testing.assert_array_equal(found, index.pixels_per_class[rows, 1:].sum(0))

@@ -31,8 +31,17 @@ class Counts:
     @property
     def dice(self) -> np.ndarray:
         """(V, 6) float64; NaN where neither mask has the region."""
-        total = self.n_ref + self.n_pred
-        return np.divide(2.0 * self.tp, total, out=np.full(total.shape, np.nan), where=total > 0)
+        return _ratio(2 * self.tp, self.n_ref + self.n_pred)
+
+    @property
+    def iou(self) -> np.ndarray:
+        """(V, 6) float64; NaN where neither mask has the region."""
+        return _ratio(self.tp, self.n_ref + self.n_pred - self.tp)
+
+
+def _ratio(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """float64 of the shape of both; NaN where `below` is 0."""
+    return np.divide(above, below, out=np.full(np.shape(below), np.nan), where=below > 0)
 
 
 def aggregate(scored: Sequence[ScoredCase], patients: Sequence[str]) -> dict[str, Any]:
@@ -47,12 +56,14 @@ def aggregate(scored: Sequence[ScoredCase], patients: Sequence[str]) -> dict[str
     found = {
         "num_patients": len(names),
         "any": _any_block(counts),
+        "sensitivity": _shares(counts.tp, counts.n_ref),
+        "precision": _shares(counts.tp, counts.n_pred),
         "intervals": _intervals(counts, number),
         "distances": {name: _distances(scored, counts, i) for i, name in enumerate(REGIONS)},
         "surface_dice": {name: _surface_dice(scored, name) for name in REGIONS},
         "lesions": {name: _lesions(scored, name) for name in REGIONS},
         "volume_agreement": {name: _agreement(scored, name) for name in REGIONS},
-        "absent": {name: _absent(scored, name) for name in REGIONS},
+        "absent": {name: _absent(scored, counts, i) for i, name in enumerate(REGIONS)},
         "confusion_of_types": _confusion_of_types(scored),
     }
     if block := _calibration(scored):
@@ -63,19 +74,50 @@ def aggregate(scored: Sequence[ScoredCase], patients: Sequence[str]) -> dict[str
 
 def _any_block(counts: Counts) -> dict[str, Any]:
     """All blood together, by the three ways of counting."""
-    dice, present = counts.dice[:, -1], counts.n_ref[:, -1] > 0
-    total = (counts.n_ref + counts.n_pred)[:, -1].sum()
+    present, total = counts.n_ref[:, -1] > 0, (counts.n_ref + counts.n_pred)[:, -1].sum()
+    tp = counts.tp[:, -1].sum()
+    cases = {"Dice": counts.dice[:, -1], "IoU": counts.iou[:, -1]}
+    num_known, num_present = (int(np.count_nonzero(n)) for n in (~np.isnan(cases["Dice"]), present))
     return {
-        "per_case": {"Dice": float(mean_of_known(dice)), "num_cases": int(np.isfinite(dice).sum())},
+        "per_case": {name: float(mean_of_known(values)) for name, values in cases.items()}
+        | {"num_cases": num_known},
         "present_only": {
-            "Dice": float(mean_of_known(np.where(present, dice, np.nan))),
-            "num_cases": int(present.sum()),
-        },
+            name: float(mean_of_known(np.where(present, values, np.nan)))
+            for name, values in cases.items()
+        }
+        | {"num_cases": num_present},
         "pooled": {
-            "Dice": float(2 * counts.tp[:, -1].sum() / total) if total else math.nan,
-            "num_cases": int(present.sum()),
+            "Dice": float(_ratio(2 * tp, total)),
+            "IoU": float(_ratio(tp, total - tp)),
+            "num_cases": num_present,
         },
     }
+
+
+def _shares(tp: np.ndarray, total: np.ndarray) -> dict[str, Any]:
+    """Sensitivity (total: `n_ref`) or precision (`n_pred`) of the voxels of each region.
+
+    Args:
+        tp: (V, 6) voxels.
+        total: (V, 6) voxels.
+
+    Returns:
+        For each of `REGIONS` the mean over the cases that have a value ("per_case"), how many
+        those are, and the share of the voxels of all cases ("pooled"); "mean" is over the kinds of
+        blood that have a value.
+    """
+    cases, pooled = _ratio(tp, total), _ratio(tp.sum(0), total.sum(0))
+    means, numbers = mean_of_known(cases), np.isfinite(cases).sum(0)
+    block: dict[str, Any] = {
+        name: {"per_case": means[i], "num_cases": numbers[i], "pooled": pooled[i]}
+        for i, name in enumerate(REGIONS)
+    }
+    block["mean"] = {
+        "per_case": mean_of_known(means[:_KINDS]),
+        "pooled": mean_of_known(pooled[:_KINDS]),
+        "num_classes": np.isfinite(means[:_KINDS]).sum(),
+    }
+    return block
 
 
 def _intervals(counts: Counts, patients: np.ndarray) -> dict[str, Any]:
@@ -106,11 +148,18 @@ def _intervals(counts: Counts, patients: np.ndarray) -> dict[str, Any]:
 
 
 def _distances(scored: Sequence[ScoredCase], counts: Counts, region: int) -> dict[str, Any]:
-    """HD95 over cases; a case without millimetres has none, and is not counted."""
+    """HD95 over cases, and in how many the region is found, missed and false.
+
+    A case without millimetres has no distance: it is not in `num_cases`, but in the other numbers.
+    """
     distances = np.array([one.regions[REGIONS[region]].hd95_mm for one in scored])
     in_mm = np.array([math.isfinite(one.voxel_ml) for one in scored])
-    found = surface.summarize_distances(
-        distances[in_mm], counts.n_ref[in_mm, region] > 0, counts.n_pred[in_mm, region] > 0
+    true, predicted = counts.n_ref[:, region] > 0, counts.n_pred[:, region] > 0
+    found = surface.summarize_distances(distances[in_mm], true[in_mm], predicted[in_mm])
+    found = found._replace(
+        num_found=int((true & predicted).sum()),
+        num_missed=int((true & ~predicted).sum()),
+        num_false=int((predicted & ~true).sum()),
     )
     # JSON has no infinity: a median that is infinite is written as a word.
     return {name: "inf" if value == math.inf else value for name, value in found._asdict().items()}
@@ -164,9 +213,19 @@ def _agreement(scored: Sequence[ScoredCase], region: str) -> dict[str, Any]:
     return volumes.volume_agreement(*_millilitres(scored, region))._asdict()
 
 
-def _absent(scored: Sequence[ScoredCase], region: str) -> dict[str, Any]:
-    """False blood in the cases whose reference lacks the region; of "any", in healthy heads."""
-    return volumes.false_blood(*_millilitres(scored, region))._asdict()
+def _absent(scored: Sequence[ScoredCase], counts: Counts, region: int) -> dict[str, Any]:
+    """False blood in the cases whose reference lacks the region; of "any", in healthy heads.
+
+    Cases are counted by their voxels; without millilitres these have no value.
+    """
+    found = volumes.false_blood(*_millilitres(scored, REGIONS[region]))
+    absent = counts.n_ref[:, region] == 0
+    if found.num_cases < absent.sum():
+        found = volumes.FalseBlood(0, 0, *[math.nan] * 4)
+    return found._asdict() | {
+        "num_cases": int(absent.sum()),
+        "num_with_false": int((counts.n_pred[absent, region] > 0).sum()),
+    }
 
 
 def _confusion_of_types(scored: Sequence[ScoredCase]) -> dict[str, dict[str, int]]:

@@ -3,15 +3,13 @@
 Whoever made the masks is scored by the same rules. Nothing of the training stack is imported.
 """
 
-import concurrent.futures
+import dataclasses
 import functools
-import json
-import multiprocessing
 import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,18 +23,37 @@ from mbh_jax.imageio.volume import (
     turn_affine_to_program,
     turn_to_program,
 )
-from mbh_jax.labels import CLASS_NAMES, NUM_CLASSES
+from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.runtime.workers import worker_processes
 
-SUFFIXES = (".nii.gz", ".nii", ".png")
-"""What a mask is known by, in lower case."""
+VOLUME_SUFFIXES: tuple[str, ...] = (".nii.gz", ".nii")
+PICTURE_SUFFIXES: tuple[str, ...] = (".png",)
+"""What masks are known by, in lower case; pictures are masks only in a folder without volumes."""
 
 SAME_GRID_VOXELS = 0.25
 """Two masks lie on one grid if no voxel is further apart than this."""
+
+_PICTURE_FIX = "give the class colours or grey 0 to 5, without smoothed edges"
 
 MIN_CASES_IN_PROCESSES = 4
 """Fewer cases are scored sooner than processes have started."""
 
 LabelMap = Mapping[int, int]
+
+
+class Reading(NamedTuple):
+    """How masks are read.
+
+    Attributes:
+        reference_labels: our label of each value of a reference; None: they are ours.
+        prediction_labels: likewise of a prediction.
+        by_index: compare voxels of equal stored index although the affines differ; that of the
+            reference gives the millimetres.
+    """
+
+    reference_labels: LabelMap | None = None
+    prediction_labels: LabelMap | None = None
+    by_index: bool = False
 
 
 class Pair(NamedTuple):
@@ -70,117 +87,143 @@ def _masks(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     found: dict[str, Path] = {}
-    pictures: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        suffix = next((end for end in SUFFIXES if path.name.lower().endswith(end)), None)
-        if suffix is None or path.name.startswith(".") or not path.is_file():
-            continue
-        name = path.name[: -len(suffix)]
-        of_kind = pictures if suffix == ".png" else found
-        if name in of_kind:
-            raise UserError(f"{of_kind[name]} and {path} are both called {name}: remove one")
-        of_kind[name] = path
-    found = pictures | found  # Beside a volume, a picture shows it, as prediction writes it.
-    if not found:
-        raise UserError(f"{folder}: holds no masks ({', '.join(SUFFIXES)})")
-    return found
+    paths = sorted(folder.iterdir())
+    for suffixes in (VOLUME_SUFFIXES, PICTURE_SUFFIXES):
+        for path in paths:
+            suffix = next((end for end in suffixes if path.name.lower().endswith(end)), None)
+            if suffix is None or path.name.startswith("."):
+                continue
+            if not _is_text(str(path)):
+                raise UserError(f"{str(path)!a}: a name that is not UTF-8: rename it")
+            if path.is_dir():
+                raise UserError(f"{path}: a folder: give the mask itself as a file")
+            name = path.name[: -len(suffix)]
+            if name in found:
+                raise UserError(f"{found[name]} and {path} are both called {name}: remove one")
+            found[name] = path
+        if found:
+            return found  # Pictures beside volumes show them, as those of `mbh_jax.predict` do.
+    ends = ", ".join((*VOLUME_SUFFIXES, *PICTURE_SUFFIXES))
+    raise UserError(f"{folder}: holds no masks ({ends})")
 
 
-def read_label_map(path: Path) -> dict[int, int]:
-    """Our label of each label value of other masks, from JSON.
-
-    Args:
-        path: `{"1": "SDH", ...}`, value to short name, or nnU-Net's dataset.json, whose "labels"
-            are `{"background": 0, "SDH": 1, ...}`. Value 0 is background.
-
-    Raises:
-        UserError: it cannot be read, or names a class that there is not.
-    """
+def _is_text(name: str) -> bool:
+    """Whether it can be written as UTF-8; a file's name may be any bytes."""
     try:
-        content: Any = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: not a JSON file that can be read ({error})") from None
-    wanted = '{"1": "EDH", ...}, or nnU-Net\'s dataset.json'
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: give {wanted}")
-    listed = content.get("labels", content)
-    if not isinstance(listed, dict) or not listed:
-        raise UserError(f"{path}: give {wanted}")
-    by_value = all(str(key).isdigit() for key in listed)
-    pairs = listed.items() if by_value else [(value, name) for name, value in listed.items()]
-    labels = {0: 0}
-    for value, name in pairs:
-        if not str(value).isdigit() or str(name) not in CLASS_NAMES:
-            names = ", ".join(CLASS_NAMES)
-            raise UserError(f"{path}: {value!r} is {name!r}: give one of {names}")
-        labels[int(value)] = CLASS_NAMES.index(str(name))
-    return labels
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def score_folders(
     pairs: Sequence[Pair],
+    reading: Reading,
     *,
-    label_map: LabelMap | None = None,
     rules: Sequence[str] = (),
-    by_index: bool = False,
-    processes: int | None = None,
+    workers: int | None = None,
 ) -> Iterator[ScoredCase]:
     """Scores cases in their order; a missing prediction counts as one without blood.
 
     Args:
         pairs: of `find_pairs`.
-        label_map: our label of each value of both masks; None: they are ours.
+        reading: how masks are read.
         rules: challenges whose own scores are added.
-        by_index: compare voxels of equal index although affines differ; those of the reference
-            give the millimetres.
-        processes: how many to use; None: one for each core.
+        workers: processes that read and score; None: one for each core, and none beside this one
+            for fewer cases than `MIN_CASES_IN_PROCESSES`.
 
     Raises:
-        UserError: a mask cannot be read, has labels that there are not, or another grid.
+        UserError: a mask cannot be read, has labels that there are not, or another grid; or a
+            worker was killed.
     """
-    score = functools.partial(
-        score_pair, label_map=label_map, rules=tuple(rules), by_index=by_index
-    )
-    number = processes or min(len(os.sched_getaffinity(0)), len(pairs))
-    if number == 1 or len(pairs) < MIN_CASES_IN_PROCESSES:
-        yield from map(score, pairs)
-        return
-    context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(number, mp_context=context) as pool:
-        try:
-            yield from pool.map(score, pairs)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    score = functools.partial(score_pair, reading=reading, rules=tuple(rules))
+    if workers is None:
+        is_small = len(pairs) < MIN_CASES_IN_PROCESSES
+        workers = 1 if is_small else min(len(os.sched_getaffinity(0)), len(pairs))
+    with worker_processes(workers) as map_in_order:
+        yield from map_in_order(score, pairs)
 
 
-def score_pair(
-    pair: Pair, *, label_map: LabelMap | None, rules: tuple[str, ...], by_index: bool
-) -> ScoredCase:
+def score_pair(pair: Pair, reading: Reading, rules: tuple[str, ...]) -> ScoredCase:
     """Reads and scores one case; see `score_folders`."""
-    reference, affine, _ = _read(pair.reference, label_map)
-    if pair.prediction is None:
-        return score_masks(Masks(pair.case, reference, np.zeros_like(reference), affine, rules))
-    prediction, predicted_affine, axcodes = _read(pair.prediction, label_map)
-    if prediction.shape != reference.shape:
-        raise UserError(
-            f"{pair.prediction}: {_shape(prediction)}, its reference {pair.reference.name} "
-            f"{_shape(reference)}: give masks on one grid"
-        )
-    if (affine is None) != (predicted_affine is None):
-        raise UserError(f"{pair.prediction}: a picture and a volume: give masks of one kind")
-    if affine is not None and predicted_affine is not None and not by_index:
-        apart_mm = affine_distance_mm(affine, predicted_affine, reference.shape[::-1])
-        if apart_mm > SAME_GRID_VOXELS * affine_spacing_mm(affine).min():
-            raise UserError(
-                f"{pair.prediction}: by the affines its voxels lie up to {apart_mm:.1f} mm from "
-                f"those of {pair.reference.name}: give masks on one grid, or --by_index"
-            )
-    scored = score_masks(Masks(pair.case, reference, prediction, affine, rules))
-    probabilities = pair.prediction.with_name(f"{pair.case}.npz")
-    if label_map is None and axcodes and probabilities.is_file():
-        return scored._replace(calibration=_calibration(probabilities, reference, axcodes))
+    reference, prediction = _read_masks(pair, reading)
+    affine = reference.affine
+    if prediction is None:
+        nothing = np.zeros_like(reference.label)
+        return score_masks(Masks(pair.case, reference.label, nothing, affine, rules))
+    scored = score_masks(Masks(pair.case, reference.label, prediction.label, affine, rules))
+    probabilities = prediction.path.with_name(f"{pair.case}.npz")
+    is_ours = reading.reference_labels is None and reading.prediction_labels is None
+    if is_ours and prediction.header is not None and probabilities.is_file():
+        axcodes = prediction.header.axcodes
+        return scored._replace(calibration=_calibration(probabilities, reference.label, axcodes))
     return scored
+
+
+class _Mask(NamedTuple):
+    """A mask that was read.
+
+    Attributes:
+        path: of its file.
+        label: (slices, rows, columns) uint8.
+        header: of the file, with the affine by which it was turned; None for a picture.
+    """
+
+    path: Path
+    label: np.ndarray
+    header: stored.Header | None
+
+    @property
+    def affine(self) -> np.ndarray | None:
+        """(4, 4), voxel (column, row, slice) to mm; None for a picture."""
+        if self.header is None:
+            return None
+        return turn_affine_to_program(self.header.affine, self.header.shape)
+
+
+def _read_masks(pair: Pair, reading: Reading) -> tuple[_Mask, _Mask | None]:
+    """Reference and prediction of a case, on one grid."""
+    reference = _read(pair.reference, reading.reference_labels)
+    if pair.prediction is None:
+        return reference, None
+    like = reference if reading.by_index else None
+    prediction = _read(pair.prediction, reading.prediction_labels, like)
+    shape = reference.label.shape
+    if (reference.header is None) != (prediction.header is None):
+        raise UserError(f"{pair.prediction}: a picture and a volume: give masks of one kind")
+    if prediction.label.shape != shape:
+        raise UserError(
+            f"{pair.prediction}: {_shape(prediction.label)}, its reference {pair.reference.name} "
+            f"{_shape(reference.label)}: give masks on one grid"
+        )
+    if reference.affine is not None and prediction.affine is not None:
+        check_same_place(
+            prediction.path, prediction.affine, reference.path, reference.affine, shape
+        )
+    return reference, prediction
+
+
+def check_same_place(
+    path: Path, affine: np.ndarray, other: Path, other_affine: np.ndarray, shape: tuple[int, ...]
+) -> None:
+    """Refuses a file whose voxels do not lie where those of another one do.
+
+    Args:
+        path: of the file.
+        affine: (4, 4), its voxel (column, row, slice) to mm.
+        other: the other file.
+        other_affine: of that.
+        shape: of both, slices, rows, columns.
+
+    Raises:
+        UserError: they are further apart than `SAME_GRID_VOXELS`.
+    """
+    apart_mm = affine_distance_mm(other_affine, affine, shape[::-1])
+    if apart_mm > SAME_GRID_VOXELS * affine_spacing_mm(other_affine).min():
+        raise UserError(
+            f"{path}: by the affines its voxels lie up to {apart_mm:.1f} mm from those of "
+            f"{other.name}: give files on one grid, or --by_index"
+        )
 
 
 def _calibration(path: Path, reference: np.ndarray, axcodes: str) -> VolumeCalibration:
@@ -199,36 +242,48 @@ def _calibration(path: Path, reference: np.ndarray, axcodes: str) -> VolumeCalib
         ) from None
 
 
-def read_pair(pair: Pair, label_map: LabelMap | None) -> tuple[np.ndarray, np.ndarray]:
-    """Reference and prediction of a case, (slices, rows, columns) uint8 each."""
-    reference, *_ = _read(pair.reference, label_map)
-    if pair.prediction is None:
-        return reference, np.zeros_like(reference)
-    return reference, _read(pair.prediction, label_map)[0]
+def read_pair(pair: Pair, reading: Reading) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Reference and prediction of a case, (slices, rows, columns) uint8 each, and their affine."""
+    reference, prediction = _read_masks(pair, reading)
+    nothing = np.zeros_like(reference.label)
+    return reference.label, nothing if prediction is None else prediction.label, reference.affine
 
 
 def _shape(mask: np.ndarray) -> str:
-    return " x ".join(map(str, mask.shape[::-1]))
+    return _times(mask.shape[::-1])
 
 
-def _read(path: Path, label_map: LabelMap | None) -> tuple[np.ndarray, np.ndarray | None, str]:
-    """Labels (slices, rows, columns) uint8, affine and stored orientation, which pictures lack."""
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(map(str, sizes))
+
+
+def _read(path: Path, label_map: LabelMap | None, like: _Mask | None = None) -> _Mask:
+    """Reads a mask; one that is stored on the shape of `like` is turned by the affine of that."""
     name = str(path)
-    if path.name.lower().endswith(".png"):
+    if path.name.lower().endswith(PICTURE_SUFFIXES):
         if label_map is not None:
-            raise UserError(f"{path}: --labels is for volumes: a picture has colours")
+            raise UserError(f"{path}: a picture has colours, not label values: leave --labels out")
         with path.open("rb") as stream:
-            return png.read_labels(stream, None, name)[np.newaxis], None, ""
+            label = png.read_labels(stream, None, name, fix=_PICTURE_FIX)
+        return _Mask(path, label[np.newaxis], None)
     header, voxels = nifti_file.read_stored(path, name)
     if label_map is not None:
         voxels = _translated(voxels, label_map, name)
-    affine = turn_affine_to_program(header.affine, header.shape)
-    return stored.to_label(header, voxels, name), affine, header.axcodes
+    if like is not None and like.header is not None:
+        if header.shape != like.header.shape:
+            raise UserError(
+                f"{path}: stored as {_times(header.shape)}, its reference {like.path.name} as "
+                f"{_times(like.header.shape)}: --by_index needs equal ones"
+            )
+        header = dataclasses.replace(header, affine=like.header.affine)
+    return _Mask(path, stored.to_label(header, voxels, name), header)
 
 
 def _translated(voxels: np.ndarray, label_map: LabelMap, name: str) -> np.ndarray:
     values, inverse = np.unique(voxels, return_inverse=True)
     if unknown := [value for value in values.tolist() if value not in label_map]:
-        raise UserError(f"{name}: label value {unknown[0]:g} is not in --labels")
+        raise UserError(
+            f"{name}: label value {unknown[0]:g} is not in --labels or --prediction_labels: add it"
+        )
     ours = np.array([label_map[int(value)] for value in values], np.uint8)
     return ours[inverse].reshape(voxels.shape)

@@ -118,8 +118,7 @@ def pooled_scores(confusion: np.ndarray) -> ClassScores:
     return ClassScores(pooled.dice, pooled.iou, (class_overlap(confusion).n_ref > 0).sum(0))
 
 
-@dataclasses.dataclass(frozen=True)
-class Volumes:
+class Volumes(NamedTuple):
     """Millilitres of each case and class, (V,K) float64; the background column is not blood.
 
     Attributes:

@@ -194,15 +194,15 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 def sample_size_warning(num_patients: int) -> str | None:
     """What to say beside intervals and tests of few patients; None where there are enough."""
+    patients = "1 patient" if num_patients == 1 else f"{num_patients} patients"
     if num_patients < MIN_TEST_PATIENTS:
         return (
-            f"{num_patients} patients: intervals are not reliable, and no paired test can reach "
+            f"{patients}: intervals are not reliable, and no paired test can reach "
             f"p < 0.05 with fewer than {MIN_TEST_PATIENTS}"
         )
     if num_patients < RELIABLE_PATIENTS:
         return (
-            f"{num_patients} patients: with fewer than about {RELIABLE_PATIENTS} intervals tend to "
-            "be too narrow"
+            f"{patients}: with fewer than about {RELIABLE_PATIENTS} intervals tend to be too narrow"
         )
     return None
 

@@ -36,26 +36,52 @@ from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 Summary = dict[str, Any]
 
-NNUNET_BLOCKS = ("metric_per_case", "mean", "foreground_mean")
+NNUNET_BLOCKS = ("foreground_mean", "mean", "metric_per_case")
 """The parts of a summary that nnU-Net's `summary.json` has."""
 
 _BLOOD = list(FOREGROUND)
 
 
-def _fields(overlap: Overlap, volumes: Volumes) -> dict[str, np.ndarray]:
-    """Arrays (V,K) under nnU-Net's field names, and millilitres."""
-    return {
+def _nnunet_blocks(overlap: Overlap, named: Sequence[tuple[str, str]]) -> dict[str, Any]:
+    """The blocks of nnU-Net's `summary.json`, with its keys and nothing else.
+
+    Source: nnU-Net 2.8.1, `nnunetv2.evaluation.evaluate_predictions.compute_metrics_on_folder`.
+
+    Args:
+        overlap: arrays (V, K).
+        named: reference and prediction file of each case.
+    """
+    fields = {
         "Dice": overlap.dice,
-        "IoU": overlap.iou,
-        "TP": overlap.tp,
-        "FP": overlap.fp,
         "FN": overlap.fn,
+        "FP": overlap.fp,
+        "IoU": overlap.iou,
         "TN": overlap.tn,
+        "TP": overlap.tp,
         "n_pred": overlap.n_pred,
         "n_ref": overlap.n_ref,
-        "pred_ml": volumes.predicted_ml,
-        "ref_ml": volumes.reference_ml,
-        "false_ml": volumes.false_blood_ml,
+    }
+    mean = {
+        str(c): {name: mean_of_known(values[:, c]) for name, values in fields.items()}
+        for c in FOREGROUND
+    }
+    return {
+        # NaN if a class has no value, unlike the means of the other blocks.
+        "foreground_mean": {
+            name: np.mean([of_class[name] for of_class in mean.values()]) for name in fields
+        },
+        "mean": mean,
+        "metric_per_case": [
+            {
+                "metrics": {
+                    str(c): {name: values[v, c] for name, values in fields.items()}
+                    for c in FOREGROUND
+                },
+                "prediction_file": prediction,
+                "reference_file": reference,
+            }
+            for v, (reference, prediction) in enumerate(named)
+        ],
     }
 
 
@@ -75,7 +101,7 @@ def _scores_block(scores: ClassScores) -> dict[str, Any]:
 
 
 def _volume_block(volumes: Volumes) -> dict[str, Any]:
-    """Millilitres added over cases, by class name and for all blood."""
+    """Millilitres added over cases (V, K), by class name and for all blood."""
 
     def total(classes: Any) -> dict[str, float]:
         return {
@@ -85,6 +111,14 @@ def _volume_block(volumes: Volumes) -> dict[str, Any]:
         }
 
     return {CLASS_NAMES[c]: total([c]) for c in FOREGROUND} | {"all": total(_BLOOD)}
+
+
+def _volumes_by_case(volumes: Volumes, cases: Sequence[str]) -> dict[str, Any]:
+    """`_volume_block` of each case, by its name."""
+    return {
+        case: _volume_block(Volumes(*(ml[v : v + 1] for ml in volumes)))
+        for v, case in enumerate(cases)
+    }
 
 
 def _false_blood_block(volumes: Volumes, confusion: np.ndarray) -> dict[str, Any]:
@@ -114,9 +148,8 @@ def summarize(
 ) -> Summary:
     """All results of an evaluation, ready for strict JSON (a value that does not exist is None).
 
-    `metric_per_case`, `mean` and `foreground_mean` have nnU-Net's names and meaning, and mL beside
-    them, with one difference: `foreground_mean` is over the classes that have a value, where
-    nnU-Net's becomes NaN if one has none.
+    `metric_per_case`, `mean` and `foreground_mean` are those of nnU-Net, whose `foreground_mean`
+    has no value if a class is in no case.
 
     `per_case`, `present_only` and `pooled` hold the three ways of counting by class name, and the
     number of cases or classes behind each mean. The other keys are those of
@@ -133,37 +166,18 @@ def summarize(
     cases = [one.case for one in scored]
     confusion = np.stack([one.confusion.sum(0) for one in scored])
     volumes = volumes_ml(confusion, np.array([one.voxel_ml for one in scored]))
-    named = mask_files or [(f"{case}.nii.gz",) * 2 for case in cases]
-    fields = _fields(class_overlap(confusion), volumes)
-    mean = {
-        str(c): {name: mean_of_known(values[:, c]) for name, values in fields.items()}
-        for c in FOREGROUND
-    }
+    named = mask_files or [(f"{case}.nii.gz", f"{case}.nii.gz") for case in cases]
     summary = {
         **(facts or {}),
         "num_cases": len(cases),
         "patients": dict(zip(cases, patients or cases, strict=True)),
-        "metric_per_case": [
-            {
-                "case": case,
-                "reference_file": named[v][0],
-                "prediction_file": named[v][1],
-                "metrics": {
-                    str(c): {name: values[v, c] for name, values in fields.items()}
-                    for c in FOREGROUND
-                },
-            }
-            for v, case in enumerate(cases)
-        ],
-        "mean": mean,
-        "foreground_mean": {
-            name: mean_of_known(np.array([mean[str(c)][name] for c in FOREGROUND]))
-            for name in fields
-        },
+        "patients_known": patients is not None,
+        **_nnunet_blocks(class_overlap(confusion), named),
         "per_case": _scores_block(per_case_scores(confusion)),
         "present_only": _scores_block(present_only_scores(confusion)),
         "pooled": _scores_block(pooled_scores(confusion)),
         "volume_ml": _volume_block(volumes),
+        "volume_ml_per_case": _volumes_by_case(volumes, cases),
         "false_blood_ml": _false_blood_block(volumes, confusion),
         **aggregate(scored, patients or cases),
     }

@@ -121,7 +121,7 @@ class DistanceSummary(NamedTuple):
         median_mm: over the cases where reference or prediction has the class, infinite distances
             included; NaN without any.
         found_mean_mm: mean of the finite ones, over cases where both have the class; NaN without.
-        num_cases: cases that the median is over.
+        num_cases: cases with a distance, which the median is over.
         num_found: cases where both have the class.
         num_missed: cases where the reference alone has it.
         num_false: cases where the prediction alone has it.

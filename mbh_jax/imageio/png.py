@@ -51,7 +51,12 @@ def read_grey(stream: BinaryIO, name: str) -> np.ndarray:
     )
 
 
-def read_labels(stream: BinaryIO, rgb_map: Mapping[Rgb, int] | None, name: str) -> np.ndarray:
+def read_labels(
+    stream: BinaryIO,
+    rgb_map: Mapping[Rgb, int] | None,
+    name: str,
+    fix: str = "give --rgb_map, or masks without smoothed edges",
+) -> np.ndarray:
     """The labels of a mask, (rows, columns) uint8, by the colours that its pixels show.
 
     How the file stores them (grey, colour or a palette) makes no difference.
@@ -61,6 +66,7 @@ def read_labels(stream: BinaryIO, rgb_map: Mapping[Rgb, int] | None, name: str) 
         rgb_map: the label of each colour (red, green, blue); grey v is (v, v, v). If None, the
             class colours, and grey 0 to 5 for the labels 0 to 5.
         name: what errors call it.
+        fix: what to do about a colour that stands for no class.
 
     Raises:
         PaletteError: if a palette has colours that stand for no class.
@@ -71,10 +77,7 @@ def read_labels(stream: BinaryIO, rgb_map: Mapping[Rgb, int] | None, name: str) 
     codes, inverse = np.unique(_colour_codes(picture), return_inverse=True)
     if unknown := [int(code) for code in codes if int(code) not in label_of]:
         error = PaletteError if picture.mode == "P" else UserError
-        raise error(
-            f"{name}: {_colour_text(unknown[0])} stands for no class: give --rgb_map, or masks "
-            "without smoothed edges"
-        )
+        raise error(f"{name}: {_colour_text(unknown[0])} stands for no class: {fix}")
     labels = np.array([label_of[int(code)] for code in codes], np.uint8)
     labels = labels[inverse].reshape(picture.height, picture.width)
     if rgb_map is None and picture.mode == "P":

@@ -1,4 +1,4 @@
-"""What a report shows beside its tables: cases of the dataset, and curves of the training."""
+"""The cases of a dataset that a report shows."""
 
 import numpy as np
 from etils import epath
@@ -19,13 +19,3 @@ def case_images(
     with path.open("rb") as stream:
         prediction, _ = nifti.read_label(stream, str(path))
     return CaseImages(hu, reference, prediction)
-
-
-def training_curves(workdir: epath.Path) -> list[tuple[str, bytes]]:
-    """The pictures of the training, where there was one."""
-    pictures = (("Losses", "train_losses.png"), ("Dice in training", "train_metrics.png"))
-    return [
-        (title, (workdir / name).read_bytes())
-        for title, name in pictures
-        if (workdir / name).is_file()
-    ]

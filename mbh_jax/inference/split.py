@@ -22,11 +22,12 @@ from mbh_jax.evaluation import summary
 from mbh_jax.evaluation.case_table import Masks, ScoredCase, case_rows, score_masks
 from mbh_jax.imageio import nifti
 from mbh_jax.imageio.volume import Volume
-from mbh_jax.inference.report_images import case_images, training_curves
+from mbh_jax.inference.report_images import case_images
 from mbh_jax.log import log
 from mbh_jax.reporting import tables
 from mbh_jax.reporting.progress import Progress
 from mbh_jax.reporting.report.page import REPORT_FILE, ReportContents, write_report
+from mbh_jax.reporting.run_files import read_history
 from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import (
     Batch,
@@ -129,7 +130,7 @@ def evaluate(
             summary=found,
             case_rows=case_rows(scores.cases),
             images=functools.partial(case_images, loader, examples, directory / MASKS_DIR),
-            curves=training_curves(workdir),
+            history=read_history(workdir),
         )
         write_report(directory / REPORT_FILE, contents)
     log.info("wrote %s", directory)

@@ -109,10 +109,8 @@ def _png(figure: Figure) -> bytes:
     return data.getvalue()
 
 
-def loss_figure(history: History) -> Figure:
-    """Training and validation loss over epochs."""
-    figure = Figure(figsize=(8, 5.2), layout="constrained")
-    axes = figure.add_subplot()
+def draw_loss(axes: Axes, history: History) -> None:
+    """Draws training and validation loss over epochs."""
     _line(axes, history, "loss", "training", color=_TRAIN, linewidth=1.6)
     _line(axes, history, "val_loss", "validation", color=_VALIDATION, linewidth=2.2)
     _mark_epochs(axes, history)
@@ -121,43 +119,57 @@ def loss_figure(history: History) -> Figure:
     if len(losses) and losses.min() > 0 and losses.max() > _LOG_SCALE_FROM * losses.min():
         axes.set_yscale("log")
     _finish(axes, history, "Loss", "loss")
-    return figure
 
 
-def metric_figure(history: History) -> Figure:
-    """Foreground Dice, with dice_coef_multiclass dashed beside it, and validation Dice by class."""
-    figure = Figure(figsize=(13, 5.6), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-
+def draw_foreground_dice(axes: Axes, history: History) -> None:
+    """Draws the foreground Dice, with dice_coef_multiclass dashed beside it."""
     dashed = {"color": _COMPARISON, "linestyle": "--", "linewidth": 1.1, "markersize": 2}
     counts_background = "dice_coef_multiclass (counts background)"
-    _line(left, history, "foreground_dice", "foreground, training", color=_TRAIN, linewidth=1.8)
+    _line(axes, history, "foreground_dice", "foreground, training", color=_TRAIN, linewidth=1.8)
     _line(
-        left,
+        axes,
         history,
         "val_foreground_dice",
         "foreground, validation",
         color=_VALIDATION,
         linewidth=2.6,
     )
-    _mark_epochs(left, history)
-    _line(left, history, "dice_coef_multiclass", f"{counts_background}, training", **dashed)
+    _mark_epochs(axes, history)
+    _line(axes, history, "dice_coef_multiclass", f"{counts_background}, training", **dashed)
     _line(
-        left,
+        axes,
         history,
         "val_dice_coef_multiclass",
         f"{counts_background}, validation",
         **dashed | {"color": "#4d5157"},
     )
-    left.set_ylim(0, 1.02)
-    _finish(left, history, "Dice of blood (pooled voxels, mean of the five classes)", "Dice")
+    axes.set_ylim(0, 1.02)
+    _finish(axes, history, "Dice of blood (pooled voxels, mean of the five classes)", "Dice")
 
+
+def draw_class_dice(axes: Axes, history: History) -> None:
+    """Draws the validation Dice of each class, and their mean."""
     for c in FOREGROUND:
         name = CLASS_NAMES[c]
-        _line(right, history, f"val_dice_{name}", name, color=LINE_COLOURS[name], linewidth=1.5)
-    _line(right, history, "val_foreground_dice", "mean", color=_VALIDATION, linewidth=2.6)
-    _mark_epochs(right, history)
-    _finish(right, history, "Validation Dice by class (pooled voxels)", "")
+        _line(axes, history, f"val_dice_{name}", name, color=LINE_COLOURS[name], linewidth=1.5)
+    _line(axes, history, "val_foreground_dice", "mean", color=_VALIDATION, linewidth=2.6)
+    _mark_epochs(axes, history)
+    _finish(axes, history, "Validation Dice by class (pooled voxels)", "")
+
+
+def loss_figure(history: History) -> Figure:
+    """The losses as a figure."""
+    figure = Figure(figsize=(8, 5.2), layout="constrained")
+    draw_loss(figure.add_subplot(), history)
+    return figure
+
+
+def metric_figure(history: History) -> Figure:
+    """The foreground Dice, and the validation Dice by class, side by side."""
+    figure = Figure(figsize=(13, 5.6), layout="constrained")
+    left, right = figure.subplots(1, 2, sharey=True)
+    draw_foreground_dice(left, history)
+    draw_class_dice(right, history)
     return figure
 
 

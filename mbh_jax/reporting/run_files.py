@@ -5,6 +5,7 @@ one step, so a resumed run neither loses nor doubles an epoch. The CSVs hold not
 of the same configuration differ in; times go to history.json and TensorBoard.
 """
 
+import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from ml_collections import ConfigDict
 
 from mbh_jax import files
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-from mbh_jax.log import only_warn
+from mbh_jax.log import log, only_warn
 from mbh_jax.reporting import curves
 from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
@@ -51,6 +52,25 @@ def write_history(workdir: epath.PathLike, history: History) -> None:
     files.write_csv(workdir / "train_losses.csv", LOSS_COLUMNS, history)
     files.write_csv(workdir / "train_metrics.csv", METRIC_COLUMNS, history)
     files.write_json(workdir / files.HISTORY_FILE, history)
+
+
+def read_history(workdir: epath.Path) -> list[dict[str, Any]]:
+    """The history of a run; empty where there is none, as with imported weights.
+
+    A history that is damaged is a warning: nothing but the curves is lost with it.
+    """
+    path = workdir / files.HISTORY_FILE
+    if not path.is_file():
+        return []
+    try:
+        history = json.loads(path.read_text())
+        columns = {*LOSS_COLUMNS, *METRIC_COLUMNS, "learning_rate"}
+        if not all(columns <= entry.keys() for entry in history):
+            raise ValueError("an epoch lacks a value")
+    except (ValueError, TypeError, AttributeError) as error:
+        log.warning("warning: %s: damaged (%s): the report has no training curves", path, error)
+        return []
+    return history
 
 
 class RunFiles:

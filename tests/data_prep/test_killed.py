@@ -15,9 +15,9 @@ import pytest
 from tiny_ct import write_tiny_source
 
 from data_prep import build_tfrecords
-from data_prep.workers import worker_processes
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import UserError
+from mbh_jax.runtime.workers import worker_processes
 
 
 def files_of(folder):

@@ -1,10 +1,15 @@
 """Masks in folders: scored by the rules of a run, refused in one line where they cannot be."""
 
+import contextlib
 import csv
 import gzip
 import json
+import os
+import resource
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nibabel
@@ -13,8 +18,11 @@ import pytest
 from PIL import Image
 
 from mbh_jax import evaluate
+from mbh_jax.errors import STARTS_AGAIN
+from mbh_jax.evaluation import folders as folders_module
 from mbh_jax.evaluation.case import score_case
 from mbh_jax.labels import LABELS
+from mbh_jax.reporting.report import page
 
 AFFINE = np.array([[-0.5, 0, 0, 9], [0, 0.5, 1, 8], [0, 0, 5, 7], [0, 0, 0, 1.0]])
 
@@ -55,6 +63,17 @@ def run(predictions: Path, references: Path, *more: str) -> int:
     return 0
 
 
+def equal_with_nan(one: object, other: object) -> bool:
+    """Whether two values read from JSON are equal, where NaN equals NaN and rounding may differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(equal_with_nan(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal_with_nan, one, other))
+    if isinstance(one, int | float) and isinstance(other, int | float):
+        return one == pytest.approx(other, rel=1e-12, nan_ok=True)
+    return one == other
+
+
 def rows_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
@@ -86,36 +105,27 @@ def test_a_folder_is_scored_and_a_missing_prediction_counts_as_missed(folders, t
     assert "<svg" in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_pictures_of_masks_are_no_masks(folders, tmp_path, capsys):
-    """Prediction writes one beside each mask."""
-    predictions, references = folders
-    assert run(predictions, references, f"--output={tmp_path / 'before'}") == 0
-    for name in "ab":
-        Image.new("RGB", (9, 9)).save(predictions / f"{name}.PNG")
-    assert run(predictions, references, f"--output={tmp_path / 'out'}") == 0
-    before, after = ((tmp_path / x / "per_case.csv").read_bytes() for x in ("before", "out"))
-    assert before == after
+@pytest.mark.filterwarnings("ignore:Mean of empty slice")  # nnU-Net's.
+@pytest.mark.parametrize("absent", [(), (3,)])
+def test_nnunet_reads_the_summary_and_has_the_same_numbers(absent, folders, tmp_path):
+    """Its own evaluation of the same masks; it has no rule for a missing prediction.
 
-
-def test_nnunet_reads_the_summary_and_has_the_same_numbers(folders, tmp_path):
-    """Its own evaluation of the same masks; it has no rule for a missing prediction."""
+    With a class that is in no mask its values are NaN, and so is the mean over the classes.
+    """
     evaluation = pytest.importorskip("nnunetv2.evaluation.evaluate_predictions")
     predictions, references = folders
     write_mask(predictions / "c.nii.gz", label_of(5))
     (predictions / "z.nii.gz").unlink()
+    for path in [*predictions.iterdir(), *references.iterdir()]:
+        label = np.asarray(nibabel.load(path).dataobj)
+        write_mask(path, np.where(np.isin(label, absent), 0, label))
     assert run(*folders, f"--output={tmp_path / 'out'}") == 0
     ours = evaluation.load_summary_json(str(tmp_path / "out" / "summary.json"))
     given = (str(references), str(predictions), [1, 2, 3, 4, 5])
     evaluation.compute_metrics_on_folder_simple(*given, output_file=str(tmp_path / "theirs.json"))
     theirs = evaluation.load_summary_json(str(tmp_path / "theirs.json"))
-    for label in range(1, 6):
-        for name, value in theirs["mean"][label].items():
-            assert ours["mean"][label][name] == pytest.approx(value, nan_ok=True)
-    for one, other in zip(ours["metric_per_case"], theirs["metric_per_case"], strict=True):
-        assert Path(one["prediction_file"]).name == Path(other["prediction_file"]).name
-        for label, metrics in other["metrics"].items():
-            for name, value in metrics.items():
-                assert one["metrics"][label][name] == pytest.approx(value, nan_ok=True)
+    # The blocks are equal, key by key: nothing lacks, and nothing of ours is among them.
+    assert equal_with_nan({name: ours[name] for name in theirs}, theirs)
 
 
 def test_probabilities_beside_a_mask_are_calibrated(folders, tmp_path, capsys):
@@ -148,14 +158,14 @@ def test_probabilities_beside_a_mask_are_calibrated(folders, tmp_path, capsys):
 
 
 def test_processes_give_the_numbers_of_one(folders):
-    from mbh_jax.evaluation.folders import Pair, score_folders
+    from mbh_jax.evaluation.folders import Pair, Reading, score_folders
 
     predictions, references = folders
     pairs = [
         Pair(str(i), references / f"{name}.nii.gz", predictions / f"{name}.nii.gz")
         for i, name in enumerate("abab")
     ]
-    one, several = (list(score_folders(pairs, processes=number)) for number in (1, 2))
+    one, several = (list(score_folders(pairs, Reading(), workers=number)) for number in (1, 2))
     for a, b in zip(one, several, strict=True):
         np.testing.assert_array_equal(a.confusion, b.confusion)
         assert a.regions["any"][:5] == b.regions["any"][:5]
@@ -189,6 +199,60 @@ def test_labels_of_other_masks_are_translated(folders, tmp_path, capsys):
         rows = rows_of(tmp_path / str(number) / "per_case.csv")
         counts = np.bincount(label_of(0).ravel(), minlength=6)
         assert [int(row["n_ref"]) for row in rows[:5]] == counts[1:].tolist()
+
+
+def test_predictions_may_have_labels_of_their_own(folders, tmp_path, capsys):
+    """As a public network for BHSD has them: references are ours, predictions in another order."""
+    other = np.array([0, 1, 5, 4, 2, 3], np.uint8)
+    for path in folders[0].iterdir():
+        write_mask(path, other[np.asarray(nibabel.load(path).dataobj)])
+    assert run(*folders) == 0
+    assert "with another order of the predicted classes" in capsys.readouterr().out
+    labels = tmp_path / "labels.json"
+    labels.write_text('{"1": "EDH", "2": "SAH", "3": "SDH", "4": "IVH", "5": "IPH"}')
+    given = (f"--prediction_labels={labels}", f"--output={tmp_path / 'out'}")
+    assert run(*folders, *given) == 0
+    assert "with another order" not in capsys.readouterr().out
+    rows = rows_of(tmp_path / "out" / "per_case.csv")
+    assert {row["dice"] for row in rows if row["case"] == "a"} == {"1.0"}
+
+
+def test_scans_of_a_patient_stay_together(folders, tmp_path):
+    table = tmp_path / "patients.csv"
+    table.write_text("volume_id,patient_id\na,p\nb,p\nc,q\nelsewhere,r\n")
+    for given in ((), (f"--patients={table}",)):
+        out = tmp_path / f"out{len(given)}"
+        assert run(*folders, f"--output={out}", *given) == 0
+        summary = json.loads((out / "evaluation.json").read_text())
+        assert summary["num_patients"] == (2 if given else 3)
+        assert summary["patients_known"] == bool(given)
+        said = "3 cases of 2 patients" if given else "3 cases, each taken for another patient"
+        assert said in (out / "report.html").read_text()
+    assert summary["patients"] == {"a": "p", "b": "p", "c": "q"}
+
+
+def test_by_index_compares_voxels_as_they_are_stored(folders, tmp_path):
+    """A prediction that was saved without the scan's affine, whose axes so point elsewhere."""
+    predictions, references = folders
+    for name in "ab":
+        label = np.asarray(nibabel.load(predictions / f"{name}.nii.gz").dataobj)
+        write_mask(predictions / f"{name}.nii.gz", label, affine=np.eye(4))
+    assert run(predictions, references) == 1
+    assert run(predictions, references, "--by_index", f"--output={tmp_path / 'out'}") == 0
+    rows = {(row["case"], row["class"]): row for row in rows_of(tmp_path / "out/per_case.csv")}
+    assert rows["a", "any"]["dice"] == "1.0"
+    turned = [np.moveaxis(mask, -1, 0) for mask in (label_of(1), np.roll(label_of(1), 1, axis=0))]
+    expected = score_case(turned[0], turned[1], AFFINE[:, [1, 0, 2, 3]])["any"]
+    assert float(rows["b", "any"]["dice"]) == pytest.approx(expected.dice)
+    assert float(rows["b", "any"]["hd95_mm"]) == pytest.approx(expected.hd95_mm)
+
+
+def test_pictures_beside_volumes_are_no_masks(folders, capsys):
+    """`mbh_jax.predict` writes a picture beside each mask."""
+    for name in "ab":
+        Image.fromarray(np.full((4, 4, 3), 77, np.uint8)).save(folders[0] / f"{name}.png")
+    assert run(*folders) == 0
+    assert "3 cases" in capsys.readouterr().out
 
 
 def test_pictures_are_scored_without_millimetres(tmp_path, capsys):
@@ -239,7 +303,15 @@ def bad_inputs():
         hu = np.random.default_rng(0).integers(-1000, 100, (12, 10, 5))
         write_mask(p.parent / "i" / "b.nii.gz", hu, dtype=np.int16)
 
-    labels = "--labels={tmp}/labels.json"
+    def image_elsewhere(p, r):
+        hu = np.random.default_rng(0).integers(-1000, 100, (12, 10, 4))
+        write_mask(p.parent / "i" / "b.nii.gz", hu, affine=moved, dtype=np.int16)
+
+    def patients_of(content):
+        return lambda p, r: (p.parent / "patients.csv").write_text(content)
+
+    head = "volume_id,patient_id\n"
+    labels, patients = "--labels={tmp}/labels.json", "--patients={tmp}/patients.csv"
     return [
         ("label 7", predict(lambda x: x + 2), (), "label value 7: labels must be 0 to 5"),
         ("negative", predict(lambda x: -1.0 * x, dtype=np.int16), (), "label value -5"),
@@ -281,7 +353,46 @@ def bad_inputs():
         ("no json", json_of("{"), (labels,), "not a JSON file"),
         ("json list", json_of("[1]"), (labels,), "give {"),
         ("unknown class", json_of('{"1": "blood"}'), (labels,), "'blood': give one of"),
-        ("value not listed", json_of('{"1": "EDH"}'), (labels,), "is not in --labels"),
+        ("value not listed", json_of('{"1": "EDH"}'), (labels,), "is not in --labels or --pred"),
+        (
+            "unknown class of predictions",
+            json_of('{"1": "blood"}'),
+            ("--prediction_labels={tmp}/labels.json",),
+            "'blood': give one of",
+        ),
+        ("no patients file", lambda p, r: None, (patients,), "not a CSV file"),
+        ("patients of others", patients_of(head + "a,x\n"), (patients,), "for b and"),
+        ("other columns", patients_of("name;patient_id\na;x\n"), (patients,), "give volume_id and"),
+        ("two patients", patients_of(head + "a,x\na,y\n"), (patients,), "of x and of y"),
+        (
+            "a link to nothing",
+            lambda p, r: (r / "d.nii.gz").symlink_to(r / "gone"),
+            (),
+            "d.nii.gz: no such file",
+        ),
+        (
+            "by index with other axes",
+            predict(lambda x: x.transpose(1, 0, 2), affine=AFFINE[:, [1, 0, 2, 3]]),
+            ("--by_index",),
+            "stored as 10 x 12 x 4, its reference a.nii.gz as 12 x 10 x 4",
+        ),
+        ("image's place", image_elsewhere, ("--images={tmp}/i",), "up to 5.0 mm from those of b"),
+        ("blood is 0", json_of('{"0": "EDH"}'), (labels,), "value 0 is EDH"),
+        ("no decimal", json_of('{"\\u00b2": "EDH"}'), (labels,), "class '²'"),
+        ("region", json_of('{"labels": {"IPH": [2, 5]}}'), (labels,), "IPH has the value [2, 5]"),
+        (
+            "no UTF-8",
+            lambda p, r: (p / "a.nii.gz").rename(p / os.fsdecode(b"\xe9.nii.gz")),
+            (),
+            "\\udce9.nii.gz': a name that is not UTF-8",
+        ),
+        ("a folder", lambda p, r: (p / "c.nii.gz").mkdir(), (), "c.nii.gz: a folder"),
+        (
+            "twice the same folder",
+            lambda p, r: None,
+            ("--predictions={tmp}/true",),
+            "are both {tmp}/true",
+        ),
         ("no images", lambda p, r: None, ("--images={tmp}/none",), "no such folder"),
         (
             "other images",
@@ -291,6 +402,8 @@ def bad_inputs():
         ),
         ("image's shape", image_of_another_shape, ("--images={tmp}/i",), "another shape"),
         ("output", lambda p, r: None, ("--output={tmp}/true",), "give another folder"),
+        ("output a file", put("out", b""), ("--output={tmp}/predicted/out",), "is a file"),
+        ("no workers", lambda p, r: None, ("--workers=0",), "--workers 0: give 1 or more"),
     ]
 
 
@@ -302,5 +415,90 @@ def test_what_cannot_be_scored_is_one_line(case, folders, tmp_path, capsys):
     out = f"--output={tmp_path / 'out'}"
     assert run(*folders, *([out] if not any("output" in o for o in given) else []), *given) == 1
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("error: ") and said in error
+    assert error.startswith("error: ") and said.replace("{tmp}", str(tmp_path)) in error
     assert not (tmp_path / "out").exists()
+
+
+@contextlib.contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """A limit of the size of files, as a quota or a disk that is almost full has."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_full_disk_leaves_the_results_of_before(folders, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert run(*folders, f"--output={out}") == 0
+    before = content(out)
+    (folders[0] / "b.nii.gz").unlink()
+    for size in (2_000, 20_000):  # Too little for a table, and for the report.
+        with files_up_to(size):
+            assert run(*folders, f"--output={out}") == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert error == f"error: {out}/report.html: File too large"
+        assert content(out) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "said"),
+    [
+        (signal.SIGTERM, 75, STARTS_AGAIN),
+        (signal.SIGINT, 130, "interrupted"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("module", "name"), [(folders_module, "score_pair"), (page, "_environment")]
+)
+def test_a_signal_in_the_middle_leaves_nothing(  # noqa: PLR0917
+    number, code, said, module, name, folders, tmp_path, capsys, monkeypatch
+):
+    """While a case is scored, and while the report is written."""
+    real = getattr(module, name)
+
+    def signalled(*arguments, **keywords):
+        signal.raise_signal(number)
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(module, name, signalled)
+    before = signal.getsignal(number)
+    out = tmp_path / "new" / "out"
+    assert run(*folders, f"--output={out}") == code
+    assert capsys.readouterr().err.splitlines()[-1] == said
+    assert not (tmp_path / "new").exists()
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
+def test_workers_end_with_a_command_that_is_stopped(folders, tmp_path):
+    predictions, references = folders
+    for number in range(60):
+        for folder in folders:
+            (folder / f"x{number}.nii.gz").hardlink_to(folder / "a.nii.gz")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mbh_jax.evaluate", f"--predictions={predictions}"),
+            *(f"--references={references}", f"--output={tmp_path / 'out'}", "--workers=2"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parents[2],
+    )
+    assert process.stderr is not None
+    assert "scoring" in process.stderr.readline()
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    commands = {child: Path(f"/proc/{child}/cmdline").read_text() for child in children}
+    workers = [child for child, command in commands.items() if "spawn_main" in command]
+    assert len(workers) == 2
+    process.terminate()
+    *_, line = process.stderr.read().splitlines()
+    assert (process.wait(), line[:20]) == (75, "stopped on request: ")
+    assert not (tmp_path / "out").exists()
+    assert not [one for one in workers if Path(f"/proc/{one}").exists()]

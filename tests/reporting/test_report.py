@@ -6,15 +6,17 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 
-from mbh_jax.evaluation.case_table import Masks, case_rows, score_masks
+from mbh_jax.evaluation.case_table import Masks, ScoredCase, case_rows, score_masks
 from mbh_jax.evaluation.summary import summarize
 from mbh_jax.reporting.report.cases import CaseImages, case_slices, choose_cases
 from mbh_jax.reporting.report.page import ReportContents, write_report
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 AFFINE = np.diag([-0.5, -0.5, 5.0, 1.0])
 
 
@@ -30,16 +32,25 @@ def volume(seed: int, size: int = 40) -> CaseImages:
     return CaseImages(hu.astype(np.int16), reference, np.roll(reference, 1, axis=2))
 
 
-def write(path: Path, cases: dict[str, CaseImages], affine=AFFINE, with_images=True) -> str:
-    scored = [
+def scored(cases: dict[str, CaseImages], affine=AFFINE) -> list[ScoredCase]:
+    return [
         score_masks(Masks(name, one.reference, one.prediction, affine))
         for name, one in cases.items()
     ]
+
+
+def write(
+    path: Path, cases: dict[str, CaseImages], affine=AFFINE, with_images=True, history=()
+) -> str:
+    found = scored(cases, affine)
     contents = ReportContents(
         title="a <b>title</b>",
-        summary=summarize(scored, facts={"provenance": {"config": {"seed": "<i>"}}}),
-        case_rows=case_rows(scored),
+        summary=summarize(
+            found, patients=[*cases], facts={"provenance": {"config": {"seed": "<i>"}}}
+        ),
+        case_rows=case_rows(found),
         images=cases.__getitem__ if with_images else lambda case: None,
+        history=history,
     )
     write_report(path, contents)
     return path.read_text()
@@ -69,6 +80,11 @@ def test_every_set_of_cases_has_a_report(change, tmp_path):
     html = write(tmp_path / "report.html", cases, affine, with_images=change != "one case")
     assert "nan" not in re.sub(r"<svg.*?</svg>|<script.*?</script>", "", html, flags=re.DOTALL)
     assert ("missed</em>" in html) == (change == "all missed")
+    table = re.search(r'<table class="headline">.*?</table>', html, re.DOTALL).group()
+    said = " ".join(re.sub(r"<[^>]*>", " ", table).split())
+    assert "EDH absent n = 0 absent n = 0 absent n = 0 0 absent absent absent 0 of 0" in said
+    assert ("unknown" in said) == (change == "no spacing")
+    assert ("none found" in said) == (change == "all missed")
     assert ('id="stage"' in html) == (change not in ("healthy", "one case"))
 
 
@@ -86,15 +102,66 @@ def test_the_page_of_a_hundred_cases_is_small(tmp_path):
     assert size + 5 * of_case < 10e6
 
 
+def case_of(name: str, any_dice: float, **present: float) -> list[dict]:
+    """Rows of a case: Dice of all blood, of the reference's classes, and 0 of a false one."""
+    rows = [
+        {"case": name, "class": key, "dice": dice, "n_ref": 9, "n_pred": 9}
+        for key, dice in present.items()
+    ]
+    false = {"case": name, "class": "SDH", "dice": 0.0, "n_ref": 0, "n_pred": 9}
+    return [*rows, false, {"case": name, "class": "any", "dice": any_dice, "n_ref": 9, "n_pred": 9}]
+
+
 def test_worst_median_and_best_are_chosen():
-    rows = [{"case": f"c{i}", "class": "any", "dice": i / 10} for i in (3, 1, 0, 2, 6, 4, 5)]
-    rows.append({"case": "healthy", "class": "any", "dice": math.nan})
+    rows = [row for i in (3, 1, 0, 2, 6, 4, 5) for row in case_of(f"c{i}", 1 - i / 10, IPH=i / 10)]
+    rows.append({"case": "healthy", "class": "any", "dice": math.nan, "n_ref": 0, "n_pred": 0})
     chosen = [(rank, case) for rank, case, _ in choose_cases(rows)]
     assert chosen == [
         *(("worst", "c0"), ("second worst", "c1"), ("median", "c3")),
         *(("second best", "c5"), ("best", "c6")),
     ]
-    assert [case for _, case, _ in choose_cases(rows[:2])] == ["c1", "c3"]
+    assert [case for _, case, _ in choose_cases(rows[:6])] == ["c1", "c3"]
+
+
+def test_cases_are_ranked_by_the_classes_that_they_have_and_then_by_all_blood():
+    rows = [
+        *case_of("two", 0.9, IPH=0.4, SAH=0.8),
+        *case_of("less", 0.3, IVH=0.6),
+        *case_of("more", 0.5, IVH=0.6),
+        *case_of("healthy", 0.0),
+    ]
+    chosen = [(one.case, one.dice) for one in choose_cases(rows)]
+    assert [case for case, _ in chosen] == ["healthy", "less", "more", "two"]
+    assert [dice for _, dice in chosen] == pytest.approx([0, 0.6, 0.6, 0.6])
+
+
+def test_plots_and_curves_are_described_in_words(tmp_path, make_history):
+    cases = {f"case_{i}": volume(i) for i in range(3)}
+    with matplotlib.rc_context({"text.usetex": True}):  # Needs LaTeX, which may be missing.
+        html = write(tmp_path / "report.html", cases, history=make_history(6))
+    plots = re.findall(r"<svg [^>]*xmlns.*?</svg>", html, re.DOTALL)
+    assert len(plots) == 7
+    ids = re.findall(r'\bid="([^"]*)"', html)
+    assert len(ids) == len(set(ids))
+    for svg in plots:
+        named = re.search(r'aria-labelledby="(\S+) (\S+)"', svg).groups()
+        title, description = (
+            re.search(rf'<{tag} id="{one}">(.*?)</{tag}>', svg).group(1)
+            for tag, one in zip(("title", "desc"), named, strict=True)
+        )
+        assert len(title) > 5 and len(description) > 20
+    assert "<img" not in html
+    assert "The validation loss is lowest in epoch 5." in html
+    reference, prediction = (
+        np.stack([getattr(one, mask) for one in cases.values()])
+        for mask in ("reference", "prediction")
+    )
+    found = [((reference == true) & (prediction == 2)).sum() for true in (2, 0)]
+    table = re.search(r'<table class="confusion">.*?</table>', html, re.DOTALL).group()
+    rows = [re.sub(r"<[^>]*>", " ", row).split() for row in table.split("<tr>")[3:]]
+    assert rows[0] == ["EDH", "absent"]
+    assert rows[1][0] == "IPH" and f"{found[0]:,}" in rows[1]
+    assert rows[5][:2] == ["No", "blood"] and rows[5][3] == f"{found[1]:,}"
 
 
 def test_contours_lie_on_the_edges_of_the_pixels():
@@ -112,8 +179,10 @@ def test_contours_lie_on_the_edges_of_the_pixels():
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_keys_step_through_slices_and_cases(tmp_path):
-    html = write(tmp_path / "report.html", {f"case_{i}": volume(i) for i in range(5)})
+def test_keys_and_buttons_step_through_slices_and_cases(tmp_path):
+    cases = {f"case_{i}": volume(i) for i in range(5)}
+    html = write(tmp_path / "report.html", cases)
+    scored_rows = case_rows(scored(cases))
     driver = """<script>
     const said = [];
     const outlines = () => document.querySelectorAll("#stage path").length;
@@ -122,10 +191,29 @@ def test_keys_step_through_slices_and_cases(tmp_path):
       byId("stage").dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
       note();
     };
+    const roll = (deltaY) => {
+      const event = new WheelEvent("wheel", { deltaY, bubbles: true, cancelable: true });
+      byId("stage").dispatchEvent(event);
+      said.push(event.defaultPrevented);
+    };
+    const click = (id) => { byId(id).click(); note(); };
     note();
     press("ArrowUp"); press("ArrowDown"); press("r"); press("n");
     document.querySelectorAll(".sortable button")[2].click();
     said.push(document.querySelector(".sortable tbody tr td:nth-of-type(2)").textContent);
+    click("slice-after"); click("slice-after");
+    said.push(byId("slice-after").disabled);
+    roll(-100); roll(100);
+    click("slice-before"); click("case-after");
+    said.push(byId("case-name").textContent);
+    click("case-before"); click("case-before");
+    said.push(byId("case-name").textContent);
+    const link = document.querySelector("[data-show='3']");
+    link.click();
+    said.push(byId("case-name").textContent === link.textContent);
+    const small = [...document.querySelectorAll("button, .controls label, #slice")].filter(
+      (one) => one.getBoundingClientRect().height < 40);
+    said.push(small.length);
     document.body.dataset.said = said.join(";");
     </script></body>"""
     (tmp_path / "report.html").write_text(html.replace("</body>", driver))
@@ -148,3 +236,11 @@ def test_keys_step_through_slices_and_cases(tmp_path):
     assert [int(entry.split("|")[1]) for entry in said[2:4]] == [4, 2]
     assert said[4].startswith("Slice 4 of 6")
     assert float(said[5]) < 0.9
+    # Buttons; at the last slice the wheel scrolls the page, and downwards it steps to the slice.
+    assert [entry[:12] for entry in said[6:8]] == ["Slice 5 of 6", "Slice 6 of 6"]
+    assert said[8:11] == ["true", "false", "true"]
+    assert said[11].startswith("Slice 4 of 6"), "from slice 5, where the wheel went"
+    names = [one.case for one in choose_cases(scored_rows)]
+    assert said[13] == names[2] and said[16] == names[0]
+    assert said[17] == "true", "a name in the table shows its case"
+    assert said[18] == "0", "all can be touched"

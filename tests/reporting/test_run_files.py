@@ -9,11 +9,12 @@ import sys
 
 import numpy as np
 import pytest
+from etils import epath
 from ml_collections import ConfigDict
 from PIL import Image
 
 from mbh_jax.reporting import tensorboard
-from mbh_jax.reporting.run_files import RunFiles, write_history
+from mbh_jax.reporting.run_files import RunFiles, read_history, write_history
 from mbh_jax.reporting.tensorboard import TensorBoardWriter
 
 
@@ -149,3 +150,17 @@ def test_events_end_where_one_could_not_be_written(tmp_path, make_history, monke
 
 def _full_disk(*_):
     raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_history_is_read_back_and_one_that_is_damaged_is_a_warning(
+    tmp_path, make_history, caplog
+):
+    workdir = epath.Path(tmp_path)
+    assert read_history(workdir) == [], "imported weights have none"
+    write_history(workdir, make_history(2))
+    assert [entry["epoch"] for entry in read_history(workdir)] == [1, 2]
+    for text in ("[", "{}x", "[1]", "7", '[{"epoch": 1}]'):
+        (tmp_path / "history.json").write_text(text)
+        caplog.clear()
+        assert read_history(workdir) == []
+        assert "history.json: damaged" in caplog.text

@@ -12,6 +12,7 @@ from mbh_jax.evaluation.summary import summarize, write_evaluation
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.reporting import tables
 
+NNUNET_FIELDS = ["Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref"]
 VOXEL_ML = np.array([0.5, 0.25, 2.0, 1.0])
 CASES = ["ID_a", "ID_b", "ID_c", "ID_healthy"]
 
@@ -87,27 +88,57 @@ def test_readers_of_nnunets_summary_get_its_numbers(summary, masks, tmp_path):
     """As nnU-Net's own scripts and its users' read and average it, with NaN for an absent class."""
     found = json.loads((tmp_path / "summary.json").read_text())
     dice = _dice_of_cases(masks)
-    fields = {"Dice", "IoU", "TP", "FP", "FN", "TN", "n_pred", "n_ref"}
     for which in ("reference_file", "prediction_file"):
         names = [Path(case[which]).name for case in found["metric_per_case"]]
         assert [name.removesuffix(".nii.gz") for name in names] == CASES
     for c in FOREGROUND:
         column = [case["metrics"][str(c)]["Dice"] for case in found["metric_per_case"]]
         np.testing.assert_allclose(np.array(column, np.float64), dice[:, c - 1], rtol=1e-12)
-        for name in fields:
+        for name in NNUNET_FIELDS:
             values = [case["metrics"][str(c)][name] for case in found["metric_per_case"]]
             expected = np.nan if np.isnan(values).all() else np.nanmean(values)
             np.testing.assert_allclose(found["mean"][str(c)][name], expected, rtol=1e-12)
     assert np.isnan(found["mean"]["3"]["Dice"]), "no case has the class"
+    for name in NNUNET_FIELDS:
+        expected = np.mean([of_class[name] for of_class in found["mean"].values()])
+        np.testing.assert_allclose(found["foreground_mean"][name], expected, rtol=1e-12)
+    assert np.isnan(found["foreground_mean"]["Dice"]), "as nnU-Net's, if a class is in no case"
     # Ours beside nnU-Net's, by whose names no reader looks for NaN.
     assert {name: found[name] for name in ("pooled", "per_case")} == {
         name: summary[name] for name in ("pooled", "per_case")
     }
 
 
+def test_nnunets_blocks_have_its_keys_and_no_others(tmp_path, summary):
+    """The schema that nnU-Net's `save_summary_json` writes, keys sorted as there."""
+    found = json.loads((tmp_path / "summary.json").read_text())
+    classes = ["1", "2", "3", "4", "5"]
+    assert list(found["foreground_mean"]) == NNUNET_FIELDS
+    assert list(found["mean"]) == classes
+    for case in found["metric_per_case"]:
+        assert list(case) == ["metrics", "prediction_file", "reference_file"]
+        assert list(case["metrics"]) == classes
+        for metrics in case["metrics"].values():
+            assert list(metrics) == NNUNET_FIELDS
+            counts = [metrics[name] for name in NNUNET_FIELDS if name not in ("Dice", "IoU")]
+            assert all(isinstance(count, int) for count in counts)
+    for of_class in found["mean"].values():
+        assert list(of_class) == NNUNET_FIELDS
+
+
+def test_nnunets_foreground_mean_is_the_mean_of_all_classes(masks):
+    """Without class 3 in nnU-Net's labels it would not be NaN; with a value it is a plain mean."""
+    truth, prediction = (mask.copy() for mask in masks)
+    truth[0, 5, 5] = prediction[0, 5, 6] = 3
+    summary = summarize(_scored((truth, prediction)))
+    dice = [summary["mean"][str(c)]["Dice"] for c in FOREGROUND]
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(sum(dice) / 5)
+    assert summary["foreground_mean"]["Dice"] == pytest.approx(summary["per_case"]["mean"]["Dice"])
+
+
 def test_summary_has_nnunet_fields(summary, masks):
     truth, prediction = masks
-    assert [case["case"] for case in summary["metric_per_case"]] == CASES
+    assert list(summary["patients"]) == CASES
     for t, p, case in zip(truth, prediction, summary["metric_per_case"], strict=True):
         assert list(case["metrics"]) == ["1", "2", "3", "4", "5"]
         for c in FOREGROUND:
@@ -133,7 +164,7 @@ def test_means_leave_out_what_does_not_exist(summary, masks):
     assert summary["mean"]["3"]["Dice"] is None
     assert summary["mean"]["3"]["n_ref"] == 0
     overall = np.mean(list(means.values()))
-    assert summary["foreground_mean"]["Dice"] == pytest.approx(overall)
+    assert summary["foreground_mean"]["Dice"] is None, "a class has no value"
     assert summary["per_case"]["mean"]["Dice"] == pytest.approx(overall)
     assert summary["per_case"]["mean"]["num_classes"] == 4
     fp = [case["metrics"]["5"]["FP"] for case in summary["metric_per_case"]]
@@ -161,6 +192,10 @@ def test_millilitres(summary, masks):
     false = ((truth == 0) & (prediction > 0)).sum((1, 2)) * VOXEL_ML
     assert false[3] == 3.0
     assert summary["volume_ml"]["all"]["false"] == pytest.approx(false.sum())
+    for v, case in enumerate(CASES):
+        block = summary["volume_ml_per_case"][case]
+        assert block["SAH"]["reference"] == pytest.approx(voxels[v] * VOXEL_ML[v])
+        assert block["all"]["false"] == pytest.approx(false[v])
     block = summary["false_blood_ml"]
     assert block["all_cases"]["mean"] == pytest.approx(false.mean())
     assert block["all_cases"]["median"] == pytest.approx(np.median(false))
@@ -231,7 +266,7 @@ def test_intervals_hold_the_value_and_patients_stay_together(masks):
     assert one["num_patients"] == 1
     block = one["intervals"]["pooled"]["any"]
     assert block["low"] == block["high"] == pytest.approx(one["any"]["pooled"]["Dice"])
-    assert "1 patients" in one["warnings"][0]
+    assert "1 patient:" in one["warnings"][0]
 
 
 def test_classes_in_another_order_are_noticed(masks):
@@ -301,3 +336,48 @@ def test_millilitres_of_unknown_spacing_do_not_exist(masks):
     assert summary["false_blood_ml"]["healthy_cases"]["mean"] is None
     assert summary["pooled"]["mean"]["Dice"] is not None
     assert "nan" not in tables.format_table(summary)
+
+
+def test_what_needs_no_spacing_is_counted_without_one(masks):
+    """Missed and false classes, and healthy heads with blood; sums of millilitres do not exist."""
+    truth, prediction = masks
+    prediction = prediction.copy()
+    prediction[0][prediction[0] == 5] = 0
+    known, unknown = (
+        summarize(_scored((truth, prediction), ml)) for ml in (VOXEL_ML, np.full(4, np.nan))
+    )
+    for name in ("EDH", "SDH", "any"):
+        for key in ("num_found", "num_missed", "num_false"):
+            assert unknown["distances"][name][key] == known["distances"][name][key]
+        assert unknown["distances"][name]["num_cases"] == 0
+        for key in ("num_cases", "num_with_false"):
+            assert unknown["absent"][name][key] == known["absent"][name][key]
+        assert known["absent"][name]["total_ml"] > 0
+        assert unknown["absent"][name]["total_ml"] is None
+    assert known["distances"]["SDH"]["num_missed"] == 1
+    assert known["absent"]["any"]["num_with_false"] == 1
+
+
+def test_sensitivity_precision_and_iou_of_a_set(summary, masks):
+    truth, prediction = masks
+    for name, true, predicted in (
+        ("SAH", truth == 4, prediction == 4),
+        ("any", truth > 0, prediction > 0),
+    ):
+        for key, total in (("sensitivity", true), ("precision", predicted)):
+            cases = [
+                (t & p).sum() / n.sum()
+                for t, p, n in zip(true, predicted, total, strict=True)
+                if n.any()
+            ]
+            block = summary[key][name]
+            assert block["num_cases"] == len(cases)
+            assert block["per_case"] == pytest.approx(np.mean(cases))
+            assert block["pooled"] == pytest.approx((true & predicted).sum() / total.sum())
+    assert summary["sensitivity"]["IVH"] == {"per_case": None, "num_cases": 0, "pooled": None}
+    assert summary["sensitivity"]["mean"]["num_classes"] == 4
+    iou = [(t & p).sum() / (t | p).sum() for t, p in zip(truth > 0, prediction > 0, strict=True)]
+    assert summary["any"]["per_case"]["IoU"] == pytest.approx(np.mean(iou))
+    assert summary["any"]["present_only"]["IoU"] == pytest.approx(np.mean(iou[:3]))
+    pooled = ((truth > 0) & (prediction > 0)).sum() / ((truth > 0) | (prediction > 0)).sum()
+    assert summary["any"]["pooled"]["IoU"] == pytest.approx(pooled)

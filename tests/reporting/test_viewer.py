@@ -16,7 +16,8 @@ import pytest
 from mbh_jax.reporting.viewer import embed, page
 from mbh_jax.reporting.viewer.embed import Grid
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 AFFINE = np.array([[-0.5, 0, 0, 60], [0, -0.5, 1.5, 70], [0, 0, 5, -30], [0, 0, 0, 1]])
 """With the shear of a gantry tilt."""
 

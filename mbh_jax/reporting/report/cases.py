@@ -9,6 +9,7 @@ import contourpy
 import numpy as np
 from PIL import Image
 
+from mbh_jax.evaluation.case import ANY
 from mbh_jax.imageio.windows import BRAIN
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
@@ -20,6 +21,14 @@ MAX_SIDE = 288
 
 HEAD_HU = -300
 """What is brighter is the patient; the picture is cropped to it."""
+
+
+RANKING = (
+    "Cases are ranked by the mean Dice of the classes that the reference has, and equal ones by "
+    "the Dice of all blood. A head without blood in which some is predicted has 0; one without "
+    "blood in both masks is not ranked."
+)
+"""How `choose_cases` ranks, for people."""
 
 
 class CaseImages(NamedTuple):
@@ -36,16 +45,33 @@ class CaseImages(NamedTuple):
     prediction: np.ndarray
 
 
-def choose_cases(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, float]]:
-    """The cases that a report shows, by the Dice of all blood: (rank, case, Dice).
+class ShownCase(NamedTuple):
+    """A case that a report shows: its rank in words, its name and the Dice it is ranked by."""
 
-    The two worst, the median and the two best; of fewer than five all. Cases without any blood in
-    either mask have no Dice and are not shown.
+    rank: str
+    case: str
+    dice: float
+
+
+def choose_cases(rows: Sequence[Mapping[str, Any]]) -> list[ShownCase]:
+    """The cases that a report shows, by `RANKING`.
+
+    The two worst, the median and the two best; of fewer than five all, the worst first.
+
+    Args:
+        rows: of `mbh_jax.evaluation.case_table.case_rows`.
     """
+    present: dict[str, list[float]] = {}
+    any_blood: dict[str, float] = {}
+    for row in rows:
+        if row["class"] == ANY:
+            any_blood[row["case"]] = row["dice"]
+        elif row["n_ref"]:
+            present.setdefault(row["case"], []).append(row["dice"])
     ranked = sorted(
-        (row["dice"], row["case"])
-        for row in rows
-        if row["class"] == "any" and np.isfinite(row["dice"])
+        (float(np.mean(present.get(case, 0.0))), dice, case)
+        for case, dice in any_blood.items()
+        if np.isfinite(dice)
     )
     if len(ranked) < 5:
         places = [(f"{i + 1} of {len(ranked)}", i) for i in range(len(ranked))]
@@ -55,7 +81,7 @@ def choose_cases(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, floa
             *(("worst", 0), ("second worst", 1), ("median", len(ranked) // 2)),
             *(("second best", last - 1), ("best", last)),
         ]
-    return [(rank, ranked[i][1], ranked[i][0]) for rank, i in places]
+    return [ShownCase(rank, ranked[i][2], ranked[i][0]) for rank, i in places]
 
 
 def case_slices(images: CaseImages) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """One file that shows an evaluation: tables, plots and cases, opened from the disk, no network."""
 
-import base64
 import contextlib
 import math
 import platform
@@ -16,7 +15,7 @@ from mbh_jax import files
 from mbh_jax.keys import flatten
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, LABELS
 from mbh_jax.reporting.report import plots
-from mbh_jax.reporting.report.cases import CaseImages, case_slices, choose_cases
+from mbh_jax.reporting.report.cases import RANKING, CaseImages, case_slices, choose_cases
 
 REPORT_FILE = "report.html"
 DISCLAIMER = "For research only: not a medical device."
@@ -39,14 +38,15 @@ class ReportContents(NamedTuple):
         case_rows: of `mbh_jax.evaluation.case_table.case_rows`; NaN where a value does not exist.
         images: what is shown of a case, or None where its images are not at hand; called for the
             few cases that the report shows.
-        curves: pictures of the training (title, PNG).
+        history: a dict an epoch of the training, see `mbh_jax.reporting.run_files`; empty where
+            there was none.
     """
 
     title: str
     summary: Mapping[str, Any]
     case_rows: Sequence[Mapping[str, Any]]
     images: Callable[[str], CaseImages | None]
-    curves: Sequence[tuple[str, bytes]] = ()
+    history: Sequence[Mapping[str, Any]] = ()
 
 
 def write_report(path: epath.PathLike, contents: ReportContents) -> None:
@@ -66,6 +66,7 @@ def write_report(path: epath.PathLike, contents: ReportContents) -> None:
         images = contents.images(case)
         if images is not None:
             shown.append({"rank": rank, "case": case, "dice": dice, **case_slices(images)})
+    numbers = {one["case"]: number for number, one in enumerate(shown)}
     provenance = summary.get("provenance") or {}
     html = environment.get_template("report.html").render(
         title=contents.title,
@@ -78,13 +79,15 @@ def write_report(path: epath.PathLike, contents: ReportContents) -> None:
             ("Volumes", plots.volumes(contents.case_rows)),
             ("Agreement of volumes", plots.agreement(contents.case_rows)),
             ("Lesions found, by size", plots.lesions(summary["lesions"])),
-            (
-                "What became of the voxels of each class",
-                plots.confusion(summary["confusion_of_types"]),
-            ),
         ],
-        curves=[(title, base64.b64encode(png).decode()) for title, png in contents.curves],
-        cases=[row for row in contents.case_rows if row["n_ref"] + row["n_pred"]],
+        confusion=_confusion(summary["confusion_of_types"]),
+        curves=plots.training(contents.history) if contents.history else [],
+        ranking=RANKING,
+        cases=[
+            {**row, "shown": numbers.get(row["case"])}
+            for row in contents.case_rows
+            if row["n_ref"] + row["n_pred"]
+        ],
         shown=[{key: one[key] for key in ("rank", "case", "dice", "count")} for one in shown],
         scenes=shown,
         classes=[
@@ -119,8 +122,13 @@ def _headline(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     row = {"name": name, "scores": scores}
     if name != "mean":
         lesions = summary["lesions"][name]
+        distances = summary["distances"][name]
+        # Without a class there are no distances; with one there are none without a spacing.
+        missing = "unknown" if scores["per_case"]["num_cases"] else "absent"
         row |= {
-            "distances": summary["distances"][name],
+            "missing": missing,
+            "none_found": "none found" if distances["num_cases"] else missing,
+            "distances": distances,
             "surface_dice": summary["surface_dice"][name]["surface_dice_2mm"],
             "lesions": lesions,
             "false_ml": summary["volume_ml"]["all" if name == "any" else name]["false"],
@@ -128,15 +136,35 @@ def _headline(summary: Mapping[str, Any], name: str) -> dict[str, Any]:
     return row
 
 
-def _number(value: float | None, decimals: int = 3) -> str:
-    """A number of a table; what does not exist is a dash."""
+def _confusion(block: Mapping[str, Mapping[str, int]]) -> list[dict[str, Any]]:
+    """A row for each true class, the background last: its name, and voxels and share of each cell.
+
+    The share is None for the background, most of which is air, and where the class is absent.
+    """
+    rows = []
+    for true in (*CLASS_NAMES[1:], CLASS_NAMES[0]):
+        total = sum(block[true].values())
+        has_share = total > 0 and true != CLASS_NAMES[0]
+        cells = [
+            {
+                "voxels": block[true][predicted],
+                "share": block[true][predicted] / total if has_share else None,
+            }
+            for predicted in (*CLASS_NAMES[1:], CLASS_NAMES[0])
+        ]
+        rows.append({"name": true, "is_absent": not total, "cells": cells})
+    return rows
+
+
+def _number(value: float | None, decimals: int = 3, missing: str = "absent") -> str:
+    """A number of a table; the word `missing` where it does not exist."""
     if value is None or math.isnan(value):
-        return "-"
+        return missing
     return f"{value:.{decimals}f}"
 
 
-def _distance(value: float | str | None) -> str:
+def _distance(value: float | str | None, missing: str = "absent") -> str:
     """A distance in mm; an infinite one is that of a class that was missed, or is false."""
     if value in ("inf", math.inf):
         return "∞"
-    return _number(value, 1)  # type: ignore[arg-type]
+    return _number(value, 1, missing)  # type: ignore[arg-type]

@@ -1,27 +1,33 @@
-"""The plots of a report as inline SVG. No plot rests on colour alone: classes stand in words."""
+"""The plots of a report as inline SVG. No plot rests on colour alone: classes stand in words.
 
+Each SVG has a title, and a description that says in words what the plot shows.
+"""
+
+import html
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mbh_jax.evaluation.volumes import volume_agreement
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
-from mbh_jax.reporting.curves import LINE_COLOURS
+from mbh_jax.reporting import curves
 
 Rows = Sequence[Mapping[str, Any]]
 
-COLOURS = LINE_COLOURS | {"any": "#555b66"}
+COLOURS = curves.LINE_COLOURS | {"any": "#555b66"}
 MARKERS = dict(zip((*(CLASS_NAMES[c] for c in FOREGROUND), "any"), "os^Dv*", strict=True))
 
 SMALL_ML = 0.1
 """Below this the axes of volumes are linear, so that zero has a place on them."""
 
 _SIZE_INCH = (5.6, 3.7)
+_CURVES_INCH = (5.6, 4.6)
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -35,10 +41,15 @@ _STYLE: dict[Any, Any] = {
 }
 
 
-def _svg(draw: Callable[[Axes], None], title: str) -> str:
-    """A figure as SVG that scales with the page."""
-    with rc_context(_STYLE):
-        figure = Figure(_SIZE_INCH, layout="constrained")
+def _svg(
+    draw: Callable[[Axes], None],
+    title: str,
+    description: str,
+    size_inch: tuple[float, float] = _SIZE_INCH,
+) -> str:
+    """A figure as SVG that scales with the page; it is the same whatever matplotlibrc says."""
+    with style.context("default"), rc_context(_STYLE):
+        figure = Figure(size_inch, layout="constrained")
         draw(figure.add_subplot())
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
@@ -49,16 +60,24 @@ def _svg(draw: Callable[[Axes], None], title: str) -> str:
     prefix = re.sub(r"\W+", "-", title.lower())
     svg = re.sub(r'\bid="', f'id="{prefix}-', svg)
     svg = re.sub(r'(xlink:href="|url\()#', rf"\1#{prefix}-", svg)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{title}" ', 1)
+    svg = svg.replace("<svg ", f'<svg role="img" aria-labelledby="{prefix}-t {prefix}-d" ', 1)
+    end = svg.index(">") + 1
+    texts = (
+        f'<title id="{prefix}-t">{html.escape(title)}</title>'
+        f'<desc id="{prefix}-d">{html.escape(description)}</desc>'
+    )
+    return svg[:end] + texts + svg[end:]
 
 
 def dice_by_case(rows: Rows) -> str:
     """Dice of each case and class as a strip of points, with the mean and its number of cases."""
+    of_class = {}
+    for name in MARKERS:
+        dice = np.array([row["dice"] for row in rows if row["class"] == name], np.float64)
+        of_class[name] = np.sort(dice[np.isfinite(dice)])
 
     def draw(axes: Axes) -> None:
-        for place, name in enumerate(MARKERS):
-            dice = np.array([row["dice"] for row in rows if row["class"] == name], np.float64)
-            known = np.sort(dice[np.isfinite(dice)])
+        for place, (name, known) in enumerate(of_class.items()):
             aside = (np.arange(len(known)) * 0.61803 % 1 - 0.5) * 0.5
             axes.plot(
                 place + aside, known, MARKERS[name], color=COLOURS[name], alpha=0.6, markersize=5
@@ -73,7 +92,12 @@ def dice_by_case(rows: Rows) -> str:
         axes.set_ylabel("Dice of a case")
         axes.grid(visible=False, axis="x")
 
-    return _svg(draw, "Dice of each case by class")
+    means = [
+        f"{name} {known.mean():.3f} (n = {len(known)})" if len(known) else f"{name} absent"
+        for name, known in of_class.items()
+    ]
+    description = f"A point for each case in a column for each class. Means: {', '.join(means)}."
+    return _svg(draw, "Dice of each case by class", description)
 
 
 def volumes(rows: Rows) -> str:
@@ -104,7 +128,12 @@ def volumes(rows: Rows) -> str:
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, fontsize=9)
 
-    return _svg(draw, "Predicted against true volume")
+    number = sum(row["ref_ml"] + row["pred_ml"] > 0 for row in known)
+    description = (
+        f"{number} points, one for each case and class: true mL along x, predicted mL along y. "
+        "Points on the line agree, those above it are predicted too large."
+    )
+    return _svg(draw, "Predicted against true volume", description)
 
 
 def agreement(rows: Rows) -> str:
@@ -114,22 +143,25 @@ def agreement(rows: Rows) -> str:
         for row in rows
         if row["class"] == "any" and row["ref_ml"] + row["pred_ml"] > 0
     ]
+    true, predicted = np.array(pairs, np.float64).reshape(-1, 2).T
+    found = volume_agreement(predicted, true)
+    lines = [
+        (text, value, line)
+        for text, value, line in (
+            ("bias", found.bias_ml, "-"),
+            ("upper limit", found.upper_ml, "--"),
+            ("lower limit", found.lower_ml, "--"),
+        )
+        if np.isfinite(value)
+    ]
 
     def draw(axes: Axes) -> None:
         axes.set_xlabel("mean of true and predicted mL, all blood")
         axes.set_ylabel("predicted minus true mL")
-        if not pairs:
-            return
-        true, predicted = np.array(pairs).T
-        error = predicted - true
-        axes.plot((true + predicted) / 2, error, "o", color=COLOURS["any"], alpha=0.7, markersize=5)
-        lines = [("bias", error.mean(), "-")]
-        if len(error) > 1:
-            spread = 1.96 * error.std(ddof=1)
-            lines += [
-                ("upper limit", error.mean() + spread, "--"),
-                ("lower limit", error.mean() - spread, "--"),
-            ]
+        axes.plot(
+            (true + predicted) / 2, predicted - true, "o", color=COLOURS["any"], alpha=0.7,
+            markersize=5,
+        )  # fmt: skip
         for text, value, line in lines:
             axes.axhline(value, color="#8a8f98", linestyle=line, linewidth=1)
             axes.annotate(
@@ -137,7 +169,9 @@ def agreement(rows: Rows) -> str:
                 ha="right", va="bottom", fontsize=9,
             )  # fmt: skip
 
-    return _svg(draw, "Error of the volume of all blood")
+    said = ", ".join(f"{text} {value:+.1f} mL" for text, value, _ in lines)
+    description = f"A point for each of {len(pairs)} cases. {said[:1].upper()}{said[1:]}."
+    return _svg(draw, "Error of the volume of all blood", description if pairs else "No volumes.")
 
 
 def lesions(block: Mapping[str, Any]) -> str:
@@ -151,36 +185,43 @@ def lesions(block: Mapping[str, Any]) -> str:
         for kinds in (("found",), ("found", "missed"))
     )
 
+    is_known = sum(total) or not any(one["found"] + one["missed"] for one in block.values())
+
     def draw(axes: Axes) -> None:
         share = [f / t if t else 0 for f, t in zip(found, total, strict=True)]
         axes.bar(range(len(sizes)), share, color="#4c78a8", width=0.6)
         for place, (f, t, height) in enumerate(zip(found, total, share, strict=True)):
-            axes.annotate(f"{f} of {t}", (place, height + 0.03), ha="center", fontsize=10)
-        axes.set_xticks(range(len(sizes)), [f"{size}" for size in sizes])
+            text = f"{f} of {t}" if t else ("none" if is_known else "unknown")
+            axes.annotate(text, (place, height + 0.03), ha="center", fontsize=10)
+        axes.set_xticks(range(len(sizes)), sizes)
         axes.set_ylim(0, 1.15)
         axes.set_ylabel("share of lesions found")
         axes.set_xlabel("size of the lesion")
         axes.grid(visible=False, axis="x")
 
-    return _svg(draw, "Lesions found by size")
+    said = [f"{size}: {f} of {t}" for size, f, t in zip(sizes, found, total, strict=True)]
+    description = f"Lesions of the reference that were found. {', '.join(said)}."
+    if not is_known:
+        description = "The sizes of the lesions are not known, since the masks have no spacing."
+    return _svg(draw, "Lesions found by size", description)
 
 
-def confusion(block: Mapping[str, Mapping[str, int]]) -> str:
-    """Where the voxels of each true class went, in percent."""
-    counts = np.array([[block[t][p] for p in CLASS_NAMES] for t in CLASS_NAMES[1:]], np.float64)
-    total = counts.sum(1, keepdims=True)
-    share = np.divide(counts, total, out=np.zeros_like(counts), where=total > 0)
+def training(history: curves.History) -> list[tuple[str, str]]:
+    """The curves of a training with at least one epoch: titles and SVGs."""
+    best = curves.best_epoch(history)
+    said = f"Over {len(history)} epochs. "
+    if best is not None:
+        said += f"The validation loss is lowest in epoch {best}."
+    found = []
+    for title, draw in (
+        ("Loss in training", curves.draw_loss),
+        ("Dice of blood in training", curves.draw_foreground_dice),
+        ("Validation Dice by class in training", curves.draw_class_dice),
+    ):
 
-    def draw(axes: Axes) -> None:
-        axes.imshow(share, cmap="Blues", vmin=0, vmax=1.3, aspect="auto")
-        for (row, column), value in np.ndenumerate(share):
-            text = f"{100 * value:.0f} %" if total[row, 0] else "-"
-            axes.annotate(text, (column, row), ha="center", va="center", fontsize=10)
-        names = ["not found", *CLASS_NAMES[1:]]
-        axes.set_xticks(range(len(names)), names)
-        axes.set_yticks(range(len(FOREGROUND)), CLASS_NAMES[1:])
-        axes.set_xlabel("predicted as")
-        axes.set_ylabel("true class")
-        axes.grid(visible=False)
+        def without_title(axes: Axes, draw: Callable[..., None] = draw) -> None:
+            draw(axes, history)
+            axes.set_title("", loc="left")
 
-    return _svg(draw, "What became of the voxels of each class")
+        found.append((title, _svg(without_title, title, said, _CURVES_INCH)))
+    return found

@@ -30,9 +30,18 @@ function draw() {
     }
   }
   const listed = (mask) => Object.keys(shown[mask]).join(", ") || "nothing";
-  byId("status").textContent =
-    `Slice ${shown.number} of ${count}. Reference: ${listed("reference")}. Prediction: ${listed("prediction")}.`;
+  const at = `Slice ${shown.number} of ${count}`;
+  const status = `${at}. Reference: ${listed("reference")}. Prediction: ${listed("prediction")}.`;
+  byId("status").textContent = status;
+  const description = element("desc", { id: "stage-description" }, stage);
+  description.textContent = `${status} Arrow keys change the slice.`;
+  const title = element("title", { id: "stage-title" }, stage);
+  title.textContent = `${scenes[scene].case}, ${at}`;
+  stage.prepend(title, description);
   byId("slice").value = place;
+  byId("slice").setAttribute("aria-valuetext", at);
+  byId("slice-before").disabled = place === 0;
+  byId("slice-after").disabled = place === slices.length - 1;
 }
 
 function setPlace(wanted) {
@@ -41,7 +50,7 @@ function setPlace(wanted) {
 }
 
 function setScene(wanted) {
-  scene = wanted;
+  scene = (wanted + scenes.length) % scenes.length;
   byId("case-name").textContent = scenes[scene].case;
   byId("slice").max = scenes[scene].slices.length - 1;
   for (const button of document.querySelectorAll("[data-case]")) {
@@ -59,6 +68,16 @@ if (scenes.length) {
   for (const button of document.querySelectorAll("[data-case]")) {
     button.addEventListener("click", () => setScene(Number(button.dataset.case)));
   }
+  for (const link of document.querySelectorAll("[data-show]")) {
+    link.addEventListener("click", () => setScene(Number(link.dataset.show)));
+  }
+  const steps = {
+    "slice-before": () => setPlace(place - 1),
+    "slice-after": () => setPlace(place + 1),
+    "case-before": () => setScene(scene - 1),
+    "case-after": () => setScene(scene + 1),
+  };
+  for (const [id, step] of Object.entries(steps)) byId(id)?.addEventListener("click", step);
   byId("slice").addEventListener("input", (event) => setPlace(Number(event.target.value)));
   for (const mask of ["reference", "prediction"]) byId(`show-${mask}`).addEventListener("change", draw);
   const keys = {
@@ -68,7 +87,8 @@ if (scenes.length) {
     ArrowLeft: () => setPlace(place - 1),
     r: () => toggle("reference"),
     p: () => toggle("prediction"),
-    n: () => setScene((scene + 1) % scenes.length),
+    n: steps["case-after"],
+    b: steps["case-before"],
   };
   byId("shown").addEventListener("keydown", (event) => {
     const act = keys[event.key.length === 1 ? event.key.toLowerCase() : event.key];
@@ -84,8 +104,11 @@ if (scenes.length) {
     swipeFrom = null;
   });
   byId("stage").addEventListener("wheel", (event) => {
+    const wanted = place - Math.sign(event.deltaY);
+    // At the first and last slice the page scrolls on; with Ctrl the browser zooms.
+    if (event.ctrlKey || wanted === place || !scenes[scene].slices[wanted]) return;
     event.preventDefault();
-    setPlace(place - Math.sign(event.deltaY));
+    setPlace(wanted);
   }, { passive: false });
   setScene(0);
 }
@@ -97,7 +120,7 @@ for (const table of document.querySelectorAll(".sortable")) {
     if (text.startsWith("∞")) return Infinity;
     if (column < 2) return text;
     const number = parseFloat(text);
-    return Number.isNaN(number) ? null : number; // A dash: there is no value.
+    return Number.isNaN(number) ? null : number; // A word: there is no value.
   };
   headings.forEach((heading, column) => heading.firstElementChild.addEventListener("click", () => {
     const up = heading.getAttribute("aria-sort") !== "ascending";
