@@ -228,7 +228,8 @@ def validate(
             f"as {max(lower, divisor)}"
         )
     parts = [(COMPONENTS[name][config[name].name], config[name]) for name in COMPONENTS]
-    for problem in (crops.problem(config.data, divisor), *(c.problem(s) for c, s in parts)):
+    of_data = (crops.problem(config.data, divisor), sampling.problem(config.data))
+    for problem in (*of_data, *(component.problem(section) for component, section in parts)):
         if problem:
             raise UserError(f"config: {problem}")
     if config.optimizer.warmup_epochs >= config.train.num_epochs:

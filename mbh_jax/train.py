@@ -56,7 +56,7 @@ def train(
         Stopped: SIGTERM or Ctrl-C came; what had been done is saved.
     """
     config_keys.validate(config, jax.device_count())
-    loader = Loader(config.data)
+    loader = Loader(config.data, with_extra=True)
     index = loader.index
     train_examples, validation_examples = (
         index.examples(split, config.data.slices) for split in ("train", "validation")
@@ -72,7 +72,7 @@ def train(
     ):
         if init_from is not None:
             initialize_from(config, workdir, init_from, parallel)
-        state, record = initialize_or_resume(training, index.fingerprint, checkpoints, workdir)
+        state, record = initialize_or_resume(training, index.fingerprints, checkpoints, workdir)
         _log_setup(training, state, len(train_examples), len(validation_examples))
         step = int(state.step)
         # A run killed after an epoch's checkpoint may lack what is written after it.
@@ -81,7 +81,7 @@ def train(
         trained_on = _describe_data(index, train_examples)
 
         def save_last(state: TrainState, record: RunRecord) -> None:
-            whole = record.to_json(config, index.fingerprint) | trained_on
+            whole = record.to_json(config, index.fingerprints) | trained_on
             checkpoints.save_last(state, int(state.step), whole)
 
         with (

@@ -26,6 +26,7 @@ from run_commands import (
 from tiny_ct import enlarge_one_volume
 
 from configs import smoke
+from data_prep import build_tfrecords
 from mbh_jax import export
 from mbh_jax.data.loader import Loader
 from mbh_jax.errors import UserError
@@ -587,3 +588,30 @@ def test_slices_of_several_sizes_are_counted_at_their_own(
             rows = [index.volumes[v].volume_id == name for v in index.volume]
             found = [case["metrics"][str(label)]["n_ref"] for label in range(1, 6)]
             np.testing.assert_array_equal(found, index.pixels_per_class[rows, 1:].sum(0))
+
+
+def test_another_dataset_is_mixed_in_and_belongs_to_the_run(
+    config: ConfigDict, tmp_path: Path, make_source
+) -> None:
+    """Its slices are drawn, and a run does not go on with others in their place."""
+    source = make_source(num_volumes=4)
+    build_tfrecords.build(source, tmp_path / "other", split="patient")
+    config.data.extra_dir = str(tmp_path / "other")
+    config.data.extra_share, config.data.extra_share_end = 1.0, 0.0
+    config.train.num_epochs = 1
+    workdir = tmp_path / "run"
+    train_and_evaluate(config, workdir)
+    record = last_record(config, workdir)
+    own, other = (Loader(config.data, with_extra=extra).index for extra in (False, True))
+    assert (record["dataset"], record["extra_dataset"]) == tuple(other.fingerprints.values())
+    assert record["dataset"] == own.fingerprint
+    config.train.num_epochs = 2
+    with pytest.raises(UserError, match=r"train\.num_epochs: 1 -> 2"):
+        train_and_evaluate(config, workdir)
+    config.train.num_epochs = 1
+    config.data.extra_dir = config.data.dir
+    with pytest.raises(UserError, match=r"another dataset than .*--config\.data\.extra_dir"):
+        train_and_evaluate(config, workdir)
+    config.data.resident = True
+    with pytest.raises(UserError, match=r"data\.resident does not go with data\.extra_dir"):
+        train_and_evaluate(config, workdir)

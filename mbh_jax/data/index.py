@@ -5,9 +5,9 @@ Reads `metadata.json` (what the conversion wrote about each volume and slice) an
 opens them.
 """
 
+import dataclasses
 import json
 import os
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
@@ -23,6 +23,9 @@ from mbh_jax.labels import CLASS_NAMES
 SPLIT_NAMES = ("train", "validation", "test")
 """The splits, in the order of the example numbers."""
 
+_NO_SPLIT = -1
+"""In the place of a number of `SPLIT_NAMES`."""
+
 DATASET_NAME = "head_ct"
 """Name of the dataset to tensorflow-datasets."""
 
@@ -32,7 +35,7 @@ DATASET_INFO = "dataset_info.json"
 _CONVERT = "python -m data_prep.build_tfrecords --source SCANS --output"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class SliceIndex:
     """Every slice of a dataset, in stored order; an "example" is a row number here.
 
@@ -45,11 +48,14 @@ class SliceIndex:
         pixels_per_class: (N, 6) int64.
         files: names of the TFRecord files; empty, as are the next three, if loaded without
             records.
-        file: (N,) int32, index into `files`.
+        file: (N,) int32, index into `paths`.
         offset: (N,) int64, first byte of the record's payload in its file.
         length: (N,) int64, bytes of the payload.
         split_method: how the splits were made, as metadata.json has it.
         fingerprint: SHA-256 (hex) of the pixels, geometry and splits.
+        is_extra: (N,) bool, slices of another dataset that are mixed into training.
+        extra_paths: paths of its TFRecord files.
+        extra_fingerprint: that dataset's fingerprint, or None.
     """
 
     directory: epath.Path
@@ -64,6 +70,9 @@ class SliceIndex:
     length: np.ndarray
     split_method: dict[str, Any]
     fingerprint: str
+    is_extra: np.ndarray
+    extra_paths: tuple[str, ...] = ()
+    extra_fingerprint: str | None = None
 
     split_names = SPLIT_NAMES
 
@@ -121,7 +130,34 @@ class SliceIndex:
             length=length,
             split_method=split_method,
             fingerprint=digest,
+            is_extra=np.zeros(sum(slices_in), bool),
         )
+
+    def with_extra(self, other: "SliceIndex") -> "SliceIndex":
+        """This dataset with the training slices of another one, whose numbers follow its own.
+
+        The other one's validation and test slices are in no split here.
+        """
+        train = SPLIT_NAMES.index("train")
+        return dataclasses.replace(
+            self,
+            volumes=self.volumes + other.volumes,
+            split=np.concatenate([self.split, np.where(other.split == train, train, _NO_SPLIT)]),
+            volume=np.concatenate([self.volume, other.volume + np.int32(len(self.volumes))]),
+            slice_index=np.concatenate([self.slice_index, other.slice_index]),
+            pixels_per_class=np.concatenate([self.pixels_per_class, other.pixels_per_class]),
+            file=np.concatenate([self.file, other.file + np.int32(len(self.files))]),
+            offset=np.concatenate([self.offset, other.offset]),
+            length=np.concatenate([self.length, other.length]),
+            is_extra=np.concatenate([self.is_extra, np.ones(len(other), bool)]),
+            extra_paths=other.paths,
+            extra_fingerprint=other.fingerprint,
+        )
+
+    @property
+    def fingerprints(self) -> dict[str, str | None]:
+        """What identifies all that a run is trained on."""
+        return {"dataset": self.fingerprint, "extra_dataset": self.extra_fingerprint}
 
     def examples(
         self, split: str, slices: Literal["all", "blood"] = "all", *, unlabelled: bool = False
@@ -176,8 +212,8 @@ class SliceIndex:
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
-        """Paths of `files`."""
-        return tuple(os.fspath(self.directory / name) for name in self.files)
+        """Paths of `files`, and of those of another dataset."""
+        return (*(os.fspath(self.directory / name) for name in self.files), *self.extra_paths)
 
 
 def resolve_dataset_dir(path: epath.PathLike) -> epath.Path:

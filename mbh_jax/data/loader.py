@@ -21,6 +21,8 @@ class Loader:
         config: the section "data" of a configuration. With `resident` the packed cache takes the
             place of the records, and TensorFlow is not imported.
 
+        with_extra: whether the training slices of `extra_dir` are mixed in, if it is given.
+
     Attributes:
         index: where each slice of the dataset is and what it holds.
         resident: whether training batches come without pixels, which the devices hold.
@@ -29,8 +31,10 @@ class Loader:
         UserError: the dataset or, with `resident`, its packed cache is missing or damaged.
     """
 
-    def __init__(self, config: ConfigDict):
+    def __init__(self, config: ConfigDict, *, with_extra: bool = False):
         self.index = SliceIndex.load(config.dir, with_records=not config.resident)
+        if with_extra and config.extra_dir:
+            self.index = self.index.with_extra(SliceIndex.load(config.extra_dir))
         self.resident: bool = config.resident
         self._image_size = config.image_size
         self._packed = PackedSlices(self.index) if config.resident else None

@@ -1,5 +1,8 @@
 """Which slices an epoch of training draws, in which order: a pure function of seed and epoch."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -21,6 +24,16 @@ KEYS = {
         SAMPLINGS,
         "how often an epoch draws a slice: all alike, each kind of blood alike, or each volume",
     ),
+    "extra_dir": keys.Key(
+        "",
+        lambda value: isinstance(value, str),
+        "a text",
+        "another dataset, such as phantoms, whose training slices are mixed in; empty: none",
+    ),
+    "extra_share": keys.share(0.5, "share of these slices in the draws of the first epoch"),
+    "extra_share_end": keys.share(
+        0.5, "the same in the last epoch; between the two it changes evenly"
+    ),
     "empty_share": keys.Key(
         AS_IN_DATASET,
         lambda value: keys.in_float32(value) == AS_IN_DATASET or 0 <= keys.in_float32(value) <= 1,
@@ -29,6 +42,13 @@ KEYS = {
     ),
 }
 """Keys of the section "data" of a configuration."""
+
+
+def problem(data: Mapping[str, Any]) -> str | None:
+    """What is wrong with the section "data" of a configuration, or None."""
+    if data["resident"] and data["extra_dir"]:
+        return "data.resident does not go with data.extra_dir: leave one of them out"
+    return None
 
 
 class Sampler:
@@ -44,7 +64,9 @@ class Sampler:
     - "volume_balanced": each volume is drawn equally often, and then each of its slices.
 
     These rules hold among the slices with blood and among those without it. `empty_share` of all
-    draws are of slices without blood; with -1 that is their share of the slices.
+    draws are of slices without blood; with -1 that is their share of the slices. With `extra_dir`
+    they hold within either dataset, and `extra_share` to `extra_share_end` of an epoch's draws are
+    of the other one.
 
     Args:
         config: the whole configuration.
@@ -64,23 +86,32 @@ class Sampler:
         batch, steps = config.train.batch_size, config.train.steps_per_epoch
         self.num_batches = steps or num_batches(len(examples), batch)
         self._num_draws = steps * batch or len(examples)
-        self._probability = None
-        if config.data.sampling != "uniform" or config.data.empty_share != AS_IN_DATASET:
-            self._probability = draw_probabilities(
-                index, examples, config.data.sampling, config.data.empty_share
-            )
+        self._extra_shares = np.linspace(
+            config.data.extra_share, config.data.extra_share_end, config.train.num_epochs
+        )
+        is_extra = index.is_extra[examples]
+        rule = config.data.sampling, config.data.empty_share
+        # Of slices of this dataset and of the other one, if there is one.
+        self._probabilities: list[np.ndarray] = []
+        if is_extra.any() or rule != ("uniform", AS_IN_DATASET):
+            for group in (~is_extra, is_extra)[: 2 if is_extra.any() else 1]:
+                probability = np.zeros(len(examples))
+                probability[group] = draw_probabilities(index, examples[group], *rule)
+                self._probabilities.append(probability)
 
     def order(self, epoch: int) -> np.ndarray:
         """The examples that an epoch draws, in order, (m,) int32, the same on every host."""
-        if self._probability is None:
+        if not self._probabilities:
             places = _chained_permutations(
                 len(self._examples), self._seed, epoch * self._num_draws, self._num_draws
             )
         else:
             rng = np.random.default_rng([self._seed, epoch])
-            places = rng.permutation(
-                _systematic_draws(self._probability, self._num_draws, rng.random())
-            )
+            probability, *extra = self._probabilities
+            if extra:
+                share = self._extra_shares[epoch]
+                probability = (1.0 - share) * probability + share * extra[0]
+            places = rng.permutation(_systematic_draws(probability, self._num_draws, rng.random()))
         return self._examples[places]
 
 

@@ -1,5 +1,6 @@
 """How a run starts: from new weights, from given ones, or from where it was stopped."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -25,7 +26,10 @@ _IS_INITIALIZED = "is_initialized"
 
 
 def initialize_or_resume(
-    training: Training, fingerprint: str, checkpoints: Checkpoints, workdir: epath.Path
+    training: Training,
+    fingerprints: Mapping[str, str | None],
+    checkpoints: Checkpoints,
+    workdir: epath.Path,
 ) -> tuple[TrainState, RunRecord]:
     """The state to go on from: the last checkpoint's, given weights, or a new one.
 
@@ -35,7 +39,7 @@ def initialize_or_resume(
 
     Args:
         training: what the run is made of.
-        fingerprint: of its dataset.
+        fingerprints: of its datasets.
         checkpoints: those of `workdir`.
         workdir: the run's folder.
 
@@ -48,8 +52,8 @@ def initialize_or_resume(
     record = checkpoints.last_record()
     if record is None:
         _refuse_lost_run(checkpoints, workdir, is_initialized=checkpoints.has("initial"))
-    elif not _may_start_anew(record, config, fingerprint, checkpoints, workdir):
-        check_same_run(record, config, fingerprint, workdir)
+    elif not _may_start_anew(record, config, fingerprints, checkpoints, workdir):
+        check_same_run(record, config, fingerprints, workdir)
         try:
             restored = checkpoints.restore_last(training.template)
         except UserError:
@@ -81,7 +85,7 @@ def initialize_or_resume(
         )
     new = RunRecord.new(patience)
     checkpoints.save_first(
-        state, new.to_json(config, fingerprint) | {_IS_INITIALIZED: is_initialized}
+        state, new.to_json(config, fingerprints) | {_IS_INITIALIZED: is_initialized}
     )
     return state, new
 
@@ -89,12 +93,13 @@ def initialize_or_resume(
 def _may_start_anew(
     record: dict[str, Any],
     config: ConfigDict,
-    fingerprint: str,
+    fingerprints: Mapping[str, str | None],
     checkpoints: Checkpoints,
     workdir: epath.Path,
 ) -> bool:
     """Whether a run has taken no step, and is to be another now (a smaller batch, say)."""
-    is_another = record["dataset"] != fingerprint or bool(differences(record["config"], config))
+    has_other_data = any(record.get(name) != value for name, value in fingerprints.items())
+    is_another = has_other_data or bool(differences(record["config"], config))
     has_results = checkpoints.has("best") or (workdir / HISTORY_FILE).exists()
     return is_another and not (record["epoch"] or record["batch"] or has_results)
 

@@ -1,6 +1,6 @@
 """What a run remembers beside its arrays, as plain JSON: where it stands and what it has seen."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from mbh_jax.models import NETWORKS
 
 MAY_CHANGE_ON_RESUME = (
     "data.dir",
+    "data.extra_dir",
     "data.resident",
     "train.accumulate_steps",
     "train.num_epochs",
@@ -88,8 +89,8 @@ class RunRecord(NamedTuple):
             "train.early_stopping_patience it goes on"
         )
 
-    def to_json(self, config: ConfigDict, fingerprint: str) -> dict[str, Any]:
-        """The record with the configuration and the dataset it belongs to."""
+    def to_json(self, config: ConfigDict, fingerprints: Mapping[str, str | None]) -> dict[str, Any]:
+        """The record with the configuration and the datasets it belongs to."""
         best = self.early_stopping.best_metric
         return {
             "epoch": self.epoch,
@@ -101,7 +102,7 @@ class RunRecord(NamedTuple):
                 "patience_count": self.early_stopping.patience_count,
             },
             "config": config.to_dict(),
-            "dataset": fingerprint,
+            **fingerprints,
         }
 
     @classmethod
@@ -131,7 +132,8 @@ def differences(old: ConfigDict | dict, new: ConfigDict) -> list[str]:
     without_influence = [f"model.{key}" for key in network.without_influence]
     alters = {
         # A schedule that ends with the run takes another course when the end is moved.
-        "train.num_epochs": new.optimizer.schedule != "constant",
+        "train.num_epochs": new.optimizer.schedule != "constant"
+        or (bool(new.data.extra_dir) and new.data.extra_share != new.data.extra_share_end),
         # Batch statistics are those of one microbatch.
         "train.accumulate_steps": network.has_batch_statistics(new.model),
     }
@@ -150,14 +152,17 @@ def differences(old: ConfigDict | dict, new: ConfigDict) -> list[str]:
 
 
 def check_same_run(
-    record: dict[str, Any], config: ConfigDict, fingerprint: str, workdir: epath.Path
+    record: dict[str, Any],
+    config: ConfigDict,
+    fingerprints: Mapping[str, str | None],
+    workdir: epath.Path,
 ) -> None:
     """Refuses to continue a run with another configuration or other data.
 
     Args:
         record: that of the run's last checkpoint.
         config: what the run is to go on with.
-        fingerprint: of the dataset it is to go on with.
+        fingerprints: of the datasets it is to go on with.
         workdir: the run's folder, for the message.
 
     Raises:
@@ -169,8 +174,9 @@ def check_same_run(
             f"{workdir} holds a run of another configuration ({'; '.join(changed)}): "
             "give another --workdir, or the same configuration"
         )
-    if record["dataset"] != fingerprint:
-        raise UserError(
-            f"{workdir} holds a run on another dataset than {config.data.dir}: "
-            "give another --workdir, or the same --config.data.dir"
-        )
+    for name, key in (("dataset", "dir"), ("extra_dataset", "extra_dir")):
+        if record.get(name) != fingerprints[name]:
+            raise UserError(
+                f"{workdir} holds a run on another dataset than {config.data[key] or 'none'}: "
+                f"give another --workdir, or the same --config.data.{key}"
+            )

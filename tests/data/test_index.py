@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from data_prep import build_tfrecords
+from mbh_jax.data import pipeline
 from mbh_jax.data.index import SPLIT_NAMES, SliceIndex, resolve_dataset_dir
 from mbh_jax.data.schema import VolumeInfo, fingerprint
 from mbh_jax.errors import UserError
@@ -163,3 +165,23 @@ def test_needs_no_tensorflow(tiny_dataset_dir):
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert int(run.stdout) == len(SliceIndex.load(tiny_dataset_dir))
+
+
+def test_training_slices_of_another_dataset_are_read_from_there(
+    tiny_dataset_dir, make_source, tmp_path
+):
+    build_tfrecords.build(make_source(num_volumes=4), tmp_path / "other", split="patient")
+    own, other = (SliceIndex.load(path) for path in (tiny_dataset_dir, tmp_path / "other"))
+    joined = own.with_extra(other)
+    assert len(joined) == len(own) + len(other)
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(joined.examples(split), own.examples(split))
+    extra = joined.examples("train")[own.num_examples("train") :]
+    np.testing.assert_array_equal(extra - len(own), other.examples("train"))
+    assert joined.is_extra[extra].all()
+    assert joined.fingerprints == {"dataset": own.fingerprint, "extra_dataset": other.fingerprint}
+    (ours,) = pipeline.batches(joined, extra[-3:], global_batch=3)
+    (theirs,) = pipeline.batches(other, extra[-3:] - len(own), global_batch=3)
+    np.testing.assert_array_equal(ours["image"], theirs["image"])
+    np.testing.assert_array_equal(ours["label"], theirs["label"])
+    assert joined.describe(int(extra[-1])) == other.describe(int(extra[-1]) - len(own))

@@ -16,7 +16,7 @@ PIXELS[2, 1] = 7
 PIXELS[[2, 3, 5, 6, 9], 2] = 5
 PIXELS[4, 5] = 1
 VOLUME = np.array([0, 0, 0, 0, 1, 1, 1, 1, 2, 2], np.int32)
-INDEX = types.SimpleNamespace(pixels_per_class=PIXELS, volume=VOLUME)
+INDEX = types.SimpleNamespace(pixels_per_class=PIXELS, volume=VOLUME, is_extra=np.zeros(10, bool))
 EXAMPLES = np.arange(10, dtype=np.int32)
 
 
@@ -24,8 +24,14 @@ def config(*, batch: int = 4, steps: int = 0, seed: int = 3, **data) -> ConfigDi
     return ConfigDict(
         {
             "seed": seed,
-            "data": {"sampling": "uniform", "empty_share": -1.0} | data,
-            "train": {"batch_size": batch, "steps_per_epoch": steps},
+            "data": {
+                "sampling": "uniform",
+                "empty_share": -1.0,
+                "extra_share": 0.5,
+                "extra_share_end": 0.1,
+            }
+            | data,
+            "train": {"batch_size": batch, "steps_per_epoch": steps, "num_epochs": 5},
         }
     )
 
@@ -116,3 +122,21 @@ def test_each_draw_of_an_epoch_has_its_number():
     np.testing.assert_array_equal(numbers, [4, 2, 14, 0, 24, 12])
     assert numbers.dtype == np.int32
     assert order.draw_numbers(drawn[:0], 10).shape == (0,)
+
+
+MIXED = types.SimpleNamespace(pixels_per_class=PIXELS, volume=VOLUME, is_extra=np.arange(10) >= 6)
+
+
+@pytest.mark.parametrize("name", sampling.SAMPLINGS)
+def test_the_share_of_another_dataset_changes_evenly_over_the_epochs(name):
+    """Within either dataset the rule holds that it has alone."""
+    sampler = sampling.Sampler(config(steps=50, sampling=name), MIXED, EXAMPLES)
+    for epoch, share in enumerate([0.5, 0.4, 0.3, 0.2, 0.1]):
+        drawn = sampler.order(epoch)
+        assert abs((drawn >= 6).mean() - share) <= 1 / len(drawn)
+    (alone,) = orders(1, EXAMPLES[:6], steps=50, sampling=name, empty_share=1 / 3)
+    mixed = sampling.Sampler(
+        config(steps=100, sampling=name, empty_share=1 / 3), MIXED, EXAMPLES
+    ).order(0)
+    counts = np.bincount(mixed, minlength=10)[:6]
+    assert np.abs(counts - np.bincount(alone, minlength=6)).max() <= 2
