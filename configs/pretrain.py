@@ -2,7 +2,8 @@
 
     python -m data_prep.phantom --output data/raw/teachers --num_volumes 160 --seed 11 --size 256 \\
         --prevalence varied --workers 2
-    python -m data_prep.build_tfrecords --source data/raw/teachers --output data/teachers
+    python -m data_prep.build_tfrecords --source data/raw/teachers --output data/teachers \\
+        --split patient:0.94,0.03,0.03
     python -m mbh_jax.main --config=configs/pretrain.py --workdir=runs/pretrain
     python -m mbh_jax.main --config=configs/strong_small.py --workdir=runs/small \\
         --config.data.dir=data/bhsd --init_from=runs/pretrain
@@ -21,4 +22,8 @@ def get_config() -> ConfigDict:
     """The recipe of strong_small.py on phantoms."""
     config = strong_small.get_config()
     config.data.dir = "data/teachers"
+    # Fewer epochs of more steps: there are many slices to validate on.
+    config.train.num_epochs = 5
+    config.train.steps_per_epoch = 400
+    config.train.preview_slices = 0
     return config
