@@ -322,6 +322,11 @@ def test_scans_without_voxel_labels(tmp_path: Path) -> None:
     (case,) = sources.open_source(tmp_path).cases
     labelled = sources.read_case(case)
     assert (labelled.volume_id, labelled.case_label, labelled.has_label) == ("a", "nobleed", False)
+    write_case(tmp_path / "b", "b", label="seg inside")
+    shutil.move(tmp_path / "b" / "images" / "b", tmp_path / "nobleed")
+    found = sources.open_source(tmp_path)
+    assert [case.label for case in found.cases] == [None, None]
+    assert "the segmentations in 1 folders of 'nobleed/' are not read" in " ".join(found.notes)
 
 
 def _seg_of_another(source: Path) -> None:
