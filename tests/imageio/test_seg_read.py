@@ -196,6 +196,19 @@ def test_without_references_the_position_decides(made: Callable[..., tuple[Path,
     np.testing.assert_array_equal(read_seg(path, series), boxes())
 
 
+def test_references_to_copies_that_the_stack_leaves_out(tmp_path: Path) -> None:
+    tags = series_tags()
+    write_head(tmp_path / "series", 5, tags=tags)
+    later = {number: {"InstanceNumber": 100 + number} for number in range(5)}
+    copies = write_head(tmp_path / "series" / "again", 5, tags=tags, each=later)
+    path = tmp_path / "mask.dcm"
+    codes = [seg.SNOMED[name][0] for name in CLASSES]
+    write_with_highdicom(path, copies, boxes(), list(zip(CLASSES, codes, strict=True)))
+    series = one_series(tmp_path / "series")
+    assert (len(series.stack.slices), len(series.images)) == (5, 10)
+    np.testing.assert_array_equal(read_seg(path, series), boxes())
+
+
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "other images": (_other_sources, "refers to other images than those of the series"),
     "an image that is not there": (
