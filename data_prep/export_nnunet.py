@@ -144,8 +144,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
             f"{num_training} volumes for training and validation and "
             f"{len(index.volumes) - num_training} for test written to {folder}"
         )
-        if not all(info.spacing_known for info in index.volumes):
-            print("warning: some volumes came from pictures: their 1 mm spacing is made up")
+        unknown = [info.volume_id for info in index.volumes if not info.spacing_known]
+        if unknown:
+            print(
+                f"warning: the spacing of {len(unknown)} volumes is not known, such as "
+                f"{unknown[0]}: nnU-Net takes what their files say"
+            )
 
 
 if __name__ == "__main__":

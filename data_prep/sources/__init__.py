@@ -16,6 +16,7 @@ from data_prep.sources.cases import (
     read_facts,
     whole_volume,
 )
+from data_prep.sources.dicom_series import DicomImage
 from data_prep.sources.files import BESIDE, Listing, SourceFile, is_volume, list_files, printable
 from data_prep.sources.layouts import ALL_LAYOUTS, LAST_LAYOUT, LAYOUTS
 from data_prep.sources.options import Options
@@ -48,7 +49,8 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
         options: how to read it.
 
     Raises:
-        UserError: if there is no data set, or more than one, or two volumes of one name.
+        UserError: if there is no data set, or more than one, or two volumes of one name, or an
+            option that means nothing to it.
     """
     listing = list_files(path)
     found = [
@@ -77,6 +79,11 @@ def open_source(path: Path, layout: str | None = None, options: Options | None =
                 "another --layout"
             )
     cases, bad_cases, notes = LAYOUTS[name].cases(listing, root, options)
+    if not (cases or bad_cases):
+        reasons = "".join(f"; {note}" for note in notes[:5])
+        raise UserError(f"{path}: holds no scan that can be converted{reasons}")
+    if options.series and not any(isinstance(case.image, DicomImage) for case in cases):
+        raise UserError(f"--series: {path} holds no DICOM: remove it")
     bad_cases += [
         BadCase(case.volume_id, f"{case.image.name}: its name is not UTF-8: rename it")
         for case in cases

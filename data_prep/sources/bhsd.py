@@ -62,9 +62,14 @@ def unlabelled_cases(listing: Listing, root: PurePosixPath, options: Options) ->
     bad: list[BadCase] = []
     notes: tuple[str, ...] = ()
     for case_label in CASE_LABELS:
-        images, bad_images, more_notes, _ = _images(listing, root / case_label, options)
+        images, bad_images, more_notes, segs = _images(listing, root / case_label, options)
         bad += bad_images
         notes += more_notes
+        if segs:
+            notes += (
+                f"the segmentations in {len(segs)} folders of '{case_label}/' are not read: to use "
+                f"them as labels, move the scans to '{IMAGES}/'",
+            )
         good += [
             Case(volume_id, volume_id, image, None, case_label=case_label)
             for volume_id, image in images.items()

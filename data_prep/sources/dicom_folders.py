@@ -1,6 +1,6 @@
 """DICOM in folders: each folder a case, or a study, a disc or an archive with any folders."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -11,12 +11,12 @@ from data_prep.sources.dicom_series import (
     Kind,
     pseudonym,
     read_kind,
-    refers_to,
+    shows,
 )
 from data_prep.sources.files import Listing, SourceFile, normal_form, printable
 from data_prep.sources.options import Options
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import dicom
+from mbh_jax.imageio import dicom, seg_read
 
 _SEG_SUFFIXES = (".seg.dcm", ".dcm")
 
@@ -46,9 +46,9 @@ def images_in(listing: Listing, folder: PurePosixPath, options: Options) -> Dico
     bad: list[BadCase] = []
     named_after_patients = 0
     for name, files in _by_name(listing, folder).items():
-        if files == [folder / name]:
+        if loose := [file for file in files if file.parent == folder]:
             reason = (
-                f"{listing.path / files[0]}: a DICOM file directly in '{folder.name}/': give each "
+                f"{listing.path / loose[0]}: a DICOM file directly in '{folder.name}/': give each "
                 "scan a folder there, or --layout dicom"
             )
             bad.append(BadCase(name, reason))
@@ -105,10 +105,12 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
     files = [file for file in _checked_dicom(listing) if root in file.parents]
     kinds = {listing.file(file).path: read_kind(listing.file(file)) for file in files}
     segs = [DicomSeg(listing.file(file)) for file in files if kinds[listing.file(file).path].is_seg]
-    images = [Path(path) for path, kind in kinds.items() if not kind.is_seg]
-    found = dicom.find_series(images, wanted=options.series)
+    not_segs = [Path(path) for path, kind in kinds.items() if not kind.is_seg]
+    found = dicom.find_series(not_segs, wanted=options.series)
     by_path = {Path(listing.file(file).path): listing.file(file) for file in files}
     bad = [BadCase(path.name, problem) for path, problem in found.damaged.items()]
+    referenced, bad_segs = _references(segs)
+    bad += bad_segs
     good: list[Case] = []
     used: set[DicomSeg] = set()
     for series in found.series:
@@ -121,14 +123,31 @@ def cases(listing: Listing, root: PurePosixPath, options: Options) -> Cases:
             wanted=options.series,
             patient=pseudonym("patient", kind.patient_id) or pseudonym("study", kind.study),
         )
-        labels = [label for label in segs if refers_to(label, series)]
+        labels = [label for label, images in referenced.items() if shows(series, images)]
         used.update(labels)
         if len(labels) > 1:
             bad.append(BadCase(series.name, several(labels)))
             continue
-        label = labels[0] if labels else None
-        good.append(Case(series.name, series.name, image, label))
-    return Cases(good, bad, (*dicom.describe(found.left_out), *_unused(segs, used)))
+        good.append(Case(series.name, series.name, image, labels[0] if labels else None))
+    return Cases(good, bad, (*dicom.describe(found.left_out), *_unused(referenced, used)))
+
+
+def _references(segs: Iterable[DicomSeg]) -> tuple[dict[DicomSeg, set[str]], list[BadCase]]:
+    """The images that each segmentation refers to; one that refers to none is bad."""
+    referenced = {}
+    bad = []
+    for label in segs:
+        problem = f"{label.name}: a DICOM SEG that refers to no images: fetch it again"
+        images: set[str] = set()
+        try:
+            images = seg_read.referenced_images(Path(label.file.path))
+        except UserError as error:
+            problem = str(error)
+        if images:
+            referenced[label] = images
+        else:
+            bad.append(BadCase(PurePosixPath(label.name).name, problem))
+    return referenced, bad
 
 
 def several(labels: Sequence[SourceFile | DicomSeg]) -> str:
@@ -136,7 +155,7 @@ def several(labels: Sequence[SourceFile | DicomSeg]) -> str:
     return f"{labels[0].name} and {labels[1].name} are labels of one scan: keep one"
 
 
-def _unused(segs: Sequence[DicomSeg], used: set[DicomSeg]) -> Iterator[str]:
+def _unused(segs: Iterable[DicomSeg], used: set[DicomSeg]) -> Iterator[str]:
     unused = [label for label in segs if label not in used]
     if unused:
         yield (

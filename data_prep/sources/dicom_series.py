@@ -16,8 +16,8 @@ from mbh_jax.imageio.stored import Header
 from mbh_jax.imageio.volume import Volume
 
 _SPACING_NOTE = (
-    "a grid cannot say where slices lie that are missing or unevenly spaced: its spacing counts as "
-    "unknown, and millilitres and distances of it are left out"
+    "a grid cannot say where slices lie that are missing, unevenly spaced or shifted: its spacing "
+    "counts as unknown, and millilitres and distances of it are left out"
 )
 
 
@@ -110,7 +110,8 @@ def read_series(image: DicomImage, label: Any = None) -> tuple[Series, tuple[str
     if image.series is not None:
         series = [one for one in series if one.name == image.series]
     if len(series) > 1 and isinstance(label, DicomSeg):
-        series = [one for one in series if refers_to(label, one)]
+        referenced = seg_read.referenced_images(Path(label.file.path))
+        series = [one for one in series if shows(one, referenced)]
         if not series:
             raise UserError(
                 f"{label.name}: refers to none of the series in {image.name}: give the "
@@ -129,13 +130,8 @@ def read_series(image: DicomImage, label: Any = None) -> tuple[Series, tuple[str
     return series[0], notes
 
 
-def refers_to(label: DicomSeg, series: Series) -> bool:
-    """Whether a segmentation refers to an image of a series.
-
-    Raises:
-        UserError: the segmentation is damaged.
-    """
-    referenced = seg_read.referenced_images(Path(label.file.path))
+def shows(series: Series, referenced: set[str]) -> bool:
+    """Whether one of the images that a segmentation refers to is of a series."""
     return any(image.sop_uid in referenced for image in series.images)
 
 

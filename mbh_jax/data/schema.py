@@ -35,7 +35,8 @@ class VolumeFacts:
         stored_axcodes: orientation of the source file, such as "LAS".
         has_label: whether it has voxel labels.
         case_label: what is known of the whole volume where there are none, such as "nobleed".
-        spacing_known: whether spacing and affine are true millimetres; those of pictures are not.
+        spacing_known: whether spacing and affine are true millimetres; those of pictures and of
+            slices that are missing or unevenly spaced are not.
     """
 
     volume_id: str

@@ -42,7 +42,7 @@ def referenced_images(path: Path) -> set[str]:
     Raises:
         UserError: the file is damaged, or pydicom is not installed.
     """
-    data = _open(path)
+    data = _open(path, specific_tags=["ReferencedSeriesSequence"], stop_before_pixels=True)
     return {
         str(image.get("ReferencedSOPInstanceUID"))
         for series in data.get("ReferencedSeriesSequence") or ()
@@ -78,10 +78,10 @@ def read_seg(path: Path, series: Series) -> np.ndarray:
     return turn_to_program(label.transpose(2, 1, 0), axcodes_of(series.stack.affine))
 
 
-def _open(path: Path) -> Any:
+def _open(path: Path, **options: Any) -> Any:
     pydicom = dicom_file.import_pydicom()
     try:
-        return pydicom.dcmread(path, force=True)
+        return pydicom.dcmread(path, force=True, **options)
     except Exception as error:
         raise dicom_file.damaged(path, error) from None
 
@@ -208,9 +208,9 @@ def _place_of(sources: Sequence[Any], slices: Sequence[Slice], name: str) -> _Pl
         raise UserError(f"{name} does not say where it lies: write the segmentation again")
     first = slices[0]
     axes = orientation.reshape(2, 3)
-    signs = (axes * first.orientation).sum(1)
+    signs = np.sign((axes * first.orientation).sum(1))
     if not (
-        np.allclose(abs(signs), 1, 0, _ORIENTATION_TOLERANCE)
+        np.allclose(axes, signs[:, None] * first.orientation, 0, _ORIENTATION_TOLERANCE)
         and np.allclose(spacing[::-1], first.pixel_mm, 0, _PIXEL_TOLERANCE_MM)
     ):
         raise UserError(

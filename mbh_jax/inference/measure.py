@@ -149,7 +149,8 @@ def warnings(
     fraction = ((volume.hu >= low) & (volume.hu <= high)).mean()
     if fraction < MIN_HEAD_FRACTION:
         found.append(
-            f"{fraction:.1%} of the voxels are at {low} to {high} HU: this may be no head CT in HU"
+            f"{100 * fraction:.2g} % of the voxels are at {low} to {high} HU: this may be no head "
+            "CT in HU"
         )
     found += dict.fromkeys(text for spacing in trained_on for text in _far(volume, spacing))
     tilt_deg = gantry_tilt_deg(volume.affine)

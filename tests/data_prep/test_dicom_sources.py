@@ -271,9 +271,16 @@ def test_a_disc_of_several_studies(tmp_path: Path) -> None:
         assert one.has_label == (seed == 0)
         np.testing.assert_array_equal(one.label, boxes(one.hu) * one.has_label)
     assert "left out: 1 image of Head_5mm_brain" in " ".join(found.notes)
-    assert not sources.open_source(
-        tmp_path, "dicom", sources.Options(series="no such series")
-    ).cases
+    with pytest.raises(UserError, match=r"holds no scan that can be converted.*not --series bone"):
+        sources.open_source(tmp_path, options=sources.Options(series="bone"))
+    path = tmp_path / "SEG1"
+    content = path.read_bytes()
+    path.write_bytes(content[:700])
+    (bad,) = sources.open_source(tmp_path).bad_cases
+    assert "SEG1: a DICOM SEG that refers to no images" in bad.reason
+    path.write_bytes(content[:-100])
+    with pytest.raises(UserError, match="SEG1: damaged DICOM file"):
+        [sources.read_case(case) for case in sources.open_source(tmp_path).cases]
 
 
 def test_a_case_with_several_series(tmp_path: Path) -> None:
@@ -315,6 +322,11 @@ def test_scans_without_voxel_labels(tmp_path: Path) -> None:
     (case,) = sources.open_source(tmp_path).cases
     labelled = sources.read_case(case)
     assert (labelled.volume_id, labelled.case_label, labelled.has_label) == ("a", "nobleed", False)
+    write_case(tmp_path / "b", "b", label="seg inside")
+    shutil.move(tmp_path / "b" / "images" / "b", tmp_path / "nobleed")
+    found = sources.open_source(tmp_path)
+    assert [case.label for case in found.cases] == [None, None]
+    assert "the segmentations in 1 folders of 'nobleed/' are not read" in " ".join(found.notes)
 
 
 def _seg_of_another(source: Path) -> None:
@@ -331,7 +343,7 @@ def _two_patients(source: Path) -> None:
 
 
 def _loose(source: Path) -> None:
-    write_head(source / "images", 1)
+    write_head(source / "images", 1, names="IM{:04d}.dcm")
 
 
 def _no_label(source: Path) -> None:
@@ -390,7 +402,7 @@ REFUSED = {
     "the segmentation of another series": (_seg_of_another, "in another frame of reference"),
     "two segmentations": (_two_segs, "are labels of one scan: keep one"),
     "two patients": (_two_patients, "images/a: images of 2 patients: give each scan a folder"),
-    "files beside folders": (_loose, "images/IM0000: a DICOM file directly in 'images/'"),
+    "files beside folders": (_loose, "images/IM0000.dcm: a DICOM file directly in 'images/'"),
     "no label": (_no_label, "images/a has no partner in 'ground truths/'"),
     "two folders of labels": (_two_folders_of_labels, "both 'ground truths/' and 'labels/'"),
     "two images": (_a_folder_and_a_file, "two files for images/a: remove one"),
@@ -449,6 +461,12 @@ def test_a_zip_of_dicom_is_refused(tmp_path: Path) -> None:
             archive.write(file, f"images/a/{file.name}")
     with pytest.raises(UserError, match=r"source\.zip: holds DICOM, which is not read from a zip"):
         sources.open_source(path)
+
+
+def test_series_without_dicom_is_refused(tmp_path: Path) -> None:
+    write_same_as_nifti(tmp_path, "a", 0, 0)
+    with pytest.raises(UserError, match=r"--series: .* holds no DICOM: remove it"):
+        sources.open_source(tmp_path, options=sources.Options(series="bone"))
 
 
 def test_dicom_beside_what_was_made_from_it_is_ignored(tmp_path: Path) -> None:

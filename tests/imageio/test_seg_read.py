@@ -1,6 +1,6 @@
 """DICOM SEG read back: as it was written, by us and by highdicom, and what is refused."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +159,9 @@ def _move(data: Any) -> None:
     place.ImagePositionPatient = [*place.ImagePositionPatient[:2], 2.0]
 
 
-def _turn(data: Any) -> None:
+def _turn(data: Any, orientation: Sequence[float] = (0, 1, 0, 1, 0, 0)) -> None:
     shared = data.SharedFunctionalGroupsSequence[0]
-    shared.PlaneOrientationSequence[0].ImageOrientationPatient = [0, 1, 0, 1, 0, 0]
+    shared.PlaneOrientationSequence[0].ImageOrientationPatient = list(orientation)
 
 
 def _flip(data: Any, rows: bool, columns: bool) -> None:
@@ -196,6 +196,19 @@ def test_without_references_the_position_decides(made: Callable[..., tuple[Path,
     np.testing.assert_array_equal(read_seg(path, series), boxes())
 
 
+def test_references_to_copies_that_the_stack_leaves_out(tmp_path: Path) -> None:
+    tags = series_tags()
+    write_head(tmp_path / "series", 5, tags=tags)
+    later = {number: {"InstanceNumber": 100 + number} for number in range(5)}
+    copies = write_head(tmp_path / "series" / "again", 5, tags=tags, each=later)
+    path = tmp_path / "mask.dcm"
+    codes = [seg.SNOMED[name][0] for name in CLASSES]
+    write_with_highdicom(path, copies, boxes(), list(zip(CLASSES, codes, strict=True)))
+    series = one_series(tmp_path / "series")
+    assert (len(series.stack.slices), len(series.images)) == (5, 10)
+    np.testing.assert_array_equal(read_seg(path, series), boxes())
+
+
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     "other images": (_other_sources, "refers to other images than those of the series"),
     "an image that is not there": (
@@ -208,6 +221,10 @@ REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "between slices": (_move, r"frame 2 lies on no slice of the series \(the nearest is 2.0 mm"),
     "turned": (_turn, "frame 1 is turned or scaled against its images"),
+    "turned by two degrees": (
+        lambda data: _turn(data, [0.9994, 0.0349, 0, -0.0349, 0.9994, 0]),
+        "frame 1 is turned or scaled against its images",
+    ),
     "no class": (
         lambda data: _rename(data, "Tumour", "50960005"),
         r"segment 2 \(Tumour\) is none of EDH, IPH, IVH, SAH, SDH: rename or remove it",

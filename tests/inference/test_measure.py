@@ -37,8 +37,11 @@ def test_what_makes_a_prediction_doubtful() -> None:
     found = measure.warnings(Volume(hu, AFFINE, "LPS"), mask)
     assert [text.split(":")[0] for text in found] == [
         "the scan covers 20 mm",
-        "0.0% of the voxels are at 0 to 80 HU",
+        "0 % of the voxels are at 0 to 80 HU",
     ]
+    hu[0, 0, 0] = 40
+    nearly = np.concatenate([hu, hu[1:2]])  # 1 of 320 voxels.
+    assert "0.31 % of" in measure.warnings(Volume(nearly, AFFINE, "LPS"), mask)[1]
     mask[1, 0, 3] = 1
     assert (
         "blood touches the border of the scan"
