@@ -201,7 +201,7 @@ def test_labels_of_other_masks_are_translated(folders, tmp_path, capsys):
         assert [int(row["n_ref"]) for row in rows[:5]] == counts[1:].tolist()
 
 
-def test_predictions_may_have_labels_of_their_own(folders, tmp_path, capsys):
+def test_labels_of_predictions_alone_are_translated(folders, tmp_path, capsys):
     """As a public network for BHSD has them: references are ours, predictions in another order."""
     other = np.array([0, 1, 5, 4, 2, 3], np.uint8)
     for path in folders[0].iterdir():
