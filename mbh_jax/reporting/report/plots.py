@@ -113,7 +113,6 @@ def volumes(rows: Rows) -> str:
 
     def draw(axes: Axes) -> None:
         largest = max((max(row["ref_ml"], row["pred_ml"]) for row in known), default=1) * 1.5 + 1
-        axes.plot([0, largest], [0, largest], color="#8a8f98", linewidth=1)
         for name in list(MARKERS)[:-1]:
             points = [
                 (row["ref_ml"], row["pred_ml"])
@@ -133,6 +132,7 @@ def volumes(rows: Rows) -> str:
         axes.set_xlabel("true mL")
         axes.set_ylabel("predicted mL")
         if axes.get_legend_handles_labels()[0]:
+            axes.plot([0, largest], [0, largest], color="#8a8f98", linewidth=1, zorder=1)
             axes.legend(frameon=False, fontsize=9)
         else:
             _note(axes, "no volumes" if known else "unknown: the masks have no spacing")
