@@ -155,6 +155,8 @@ def test_probabilities_beside_a_mask_are_calibrated(folders, tmp_path, capsys):
         ) / sum(number)
         assert found[which]["ece"] == pytest.approx(gaps[which], abs=2e-3)
     assert sum(found["whole"]["voxels"]) == 2 * 12 * 10 * 4
+    said = (tmp_path / "out" / "report.html").read_text()
+    assert f"truth or prediction has blood: ECE {gaps['foreground']:.3f}" in said
 
 
 def test_processes_give_the_numbers_of_one(folders):

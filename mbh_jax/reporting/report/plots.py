@@ -222,6 +222,39 @@ def lesions(block: Mapping[str, Any]) -> str:
     return _svg(draw, "Lesions found by size", description)
 
 
+def calibration(block: Mapping[str, Any]) -> str:
+    """How often predictions are right against how sure they are, bin by bin.
+
+    Args:
+        block: "calibration" of a summary.
+    """
+    lines = []
+    for name, text, style_of in (
+        ("foreground", "truth or prediction has blood", "o-"),
+        ("whole", "whole scans", "s--"),
+    ):
+        voxels, confidence, correct = (
+            np.array(block[name][key], np.float64) for key in ("voxels", "confidence", "correct")
+        )
+        used = voxels > 0
+        label = f"{text}: ECE {block[name]['ece']:.3f}" if used.any() else f"{text}: absent"
+        lines.append(
+            (confidence[used] / voxels[used], correct[used] / voxels[used], style_of, label)
+        )
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="#8a8f98", linewidth=1)
+        for sure, right, style_of, label in lines:
+            axes.plot(sure, right, style_of, label=label, markersize=4, linewidth=1.2)
+        axes.set_xlabel("probability given to the predicted class, mean of a bin")
+        axes.set_ylabel("share of voxels that are right")
+        axes.legend(frameon=False, fontsize=9)
+
+    said = ". ".join(label for *_, label in lines)
+    description = f"Of {block['num_cases']} cases with probabilities. {said}."
+    return _svg(draw, "Calibration of the probabilities", description)
+
+
 def training(history: curves.History) -> list[tuple[str, str]]:
     """The curves of a training with at least one epoch: titles and SVGs."""
     best = curves.best_epoch(history)
