@@ -32,7 +32,11 @@ def abc2_ml(lesion: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None 
     """
     column_mm, row_mm, _ = affine_spacing_mm(affine)
     areas = lesion.sum(axis=(1, 2))
-    rows, columns = np.nonzero(lesion[int(areas.argmax())])
+    largest = lesion[int(areas.argmax())]
+    # The first and last pixel of each row: those between them are no further out.
+    used = np.flatnonzero(largest.any(1))
+    last = largest.shape[1] - 1 - largest[used, ::-1].argmax(1)
+    rows, columns = np.tile(used, 2), np.concatenate([largest[used].argmax(1), last])
     # Corners of the pixels, so that a lesion of one pixel has a diameter.
     corners = np.concatenate(
         [

@@ -102,7 +102,7 @@ def _score(
     reference, prediction = reference[box], prediction[box]
     first_slice += box[0].start
     voxel_ml = math.nan if affine is None else voxel_volume_ml(affine)
-    lesions = match_lesions(reference, prediction, voxel_ml)
+    lesions = match_lesions(reference, prediction, affine)
     n_ref, n_pred = int(np.count_nonzero(reference)), int(np.count_nonzero(prediction))
     distance_mm, dice = float("nan"), [float("nan")] * 4
     if affine is not None:

@@ -31,8 +31,8 @@ RULE_COLUMNS = {"mbhseg25": ("mbhseg25_dice",), "brats": ("brats_dice", "brats_h
 """The columns that each adds to the table of cases."""
 
 LESION_COLUMNS = (
-    *("case", "class", "mask", "lesion", "voxels", "ml", "covered_share", "matched"),
-    *("first_slice", "last_slice"),
+    *("case", "class", "mask", "lesion", "voxels", "ml", "abc2_ml", "covered_share"),
+    *("matched", "first_slice", "last_slice"),
 )
 SLICE_COLUMNS = ("case", "slice", "class", "n_ref", "n_pred", "tp")
 CONFUSION_COLUMNS = ("case", "true_class", "predicted_class", "voxels")
@@ -162,12 +162,13 @@ def lesion_rows(scored: Iterable[ScoredCase]) -> list[Row]:
                 columns = zip(
                     getattr(lesions, f"{mask}_voxels").tolist(),
                     getattr(lesions, f"{mask}_ml").tolist(),
+                    getattr(lesions, f"{mask}_abc2_ml").tolist(),
                     getattr(lesions, f"{mask}_covered").tolist(),
                     getattr(lesions, f"{mask}_slices").tolist(),
                     strict=True,
                 )
-                for number, (voxels, ml, covered, (first, last)) in enumerate(columns, 1):
-                    values = (one.case, region, mask, number, voxels, ml, covered)
+                for number, (voxels, ml, abc2, covered, (first, last)) in enumerate(columns, 1):
+                    values = (one.case, region, mask, number, voxels, ml, abc2, covered)
                     row = (*values, int(covered > 0), first, last)
                     rows.append(dict(zip(LESION_COLUMNS, row, strict=True)))
     return rows

@@ -1,6 +1,6 @@
 """The scores of two challenges, by their own rules, for comparison with their tables.
 
-Both have rules of their own for absent classes (docs/metrics.md); the headline never uses them.
+Both count absent classes by other rules (docs/metrics.md); the headline never uses them.
 """
 
 from typing import NamedTuple

@@ -11,6 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from mbh_jax.evaluation.abc2 import abc2_ml
+from mbh_jax.imageio.volume import voxel_volume_ml
+
 SIZE_LIMITS_ML = (1.0, 5.0, 30.0)
 """Limits of the size groups in mL. An EDH above 30 mL is to be evacuated (Bullock et al.,
 Neurosurgery 58 (2006) S2-7)."""
@@ -36,6 +39,8 @@ class Lesions(NamedTuple):
         prediction_voxels: (P,) int64, voxels of each predicted lesion.
         reference_slices: (R, 2) int64, first and last slice of each lesion of the reference.
         prediction_slices: (P, 2) int64, likewise.
+        reference_abc2_ml: (R,) float64, `mbh_jax.evaluation.abc2` of each lesion of the reference.
+        prediction_abc2_ml: (P,) float64, likewise.
     """
 
     reference_ml: np.ndarray
@@ -46,6 +51,8 @@ class Lesions(NamedTuple):
     prediction_voxels: np.ndarray
     reference_slices: np.ndarray
     prediction_slices: np.ndarray
+    reference_abc2_ml: np.ndarray
+    prediction_abc2_ml: np.ndarray
 
     @property
     def found(self) -> np.ndarray:
@@ -74,15 +81,19 @@ class LesionCounts(NamedTuple):
     false: np.ndarray
 
 
-def match_lesions(reference: np.ndarray, prediction: np.ndarray, voxel_ml: float) -> Lesions:
+def match_lesions(
+    reference: np.ndarray, prediction: np.ndarray, affine: np.ndarray | None
+) -> Lesions:
     """Finds the lesions of two masks of a class and how much of each the other mask covers.
 
     Args:
         reference: (slices, rows, columns) bool.
         prediction: likewise.
-        voxel_ml: volume of a voxel in mL; NaN where it is not known.
+        affine: (4, 4), voxel (column, row, slice) to RAS+ mm; None: millilitres are NaN.
     """
-    true, predicted = _components(reference, prediction), _components(prediction, reference)
+    voxel_ml = np.nan if affine is None else voxel_volume_ml(affine)
+    true = _components(reference, prediction, affine)
+    predicted = _components(prediction, reference, affine)
     return Lesions(
         reference_ml=true.voxels * voxel_ml,
         reference_covered=true.covered,
@@ -92,6 +103,8 @@ def match_lesions(reference: np.ndarray, prediction: np.ndarray, voxel_ml: float
         prediction_voxels=predicted.voxels,
         reference_slices=true.slices,
         prediction_slices=predicted.slices,
+        reference_abc2_ml=true.abc2_ml,
+        prediction_abc2_ml=predicted.abc2_ml,
     )
 
 
@@ -136,14 +149,15 @@ def _size_groups(sizes_ml: np.ndarray) -> np.ndarray:
 
 
 class _Components(NamedTuple):
-    """The lesions of a mask: voxels (L,), share covered (L,), first and last slice (L, 2)."""
+    """The lesions of a mask: voxels, share covered, first and last slice (L, 2), ABC/2."""
 
     voxels: np.ndarray
     covered: np.ndarray
     slices: np.ndarray
+    abc2_ml: np.ndarray
 
 
-def _components(mask: np.ndarray, other: np.ndarray) -> _Components:
+def _components(mask: np.ndarray, other: np.ndarray, affine: np.ndarray | None) -> _Components:
     """The lesions of a mask, and the share of each that another mask has too."""
     labels, number = ndimage.label(mask, CONNECTIVITY)
     # Where `other` lies outside the mask it falls on label 0, which is left out.
@@ -151,4 +165,10 @@ def _components(mask: np.ndarray, other: np.ndarray) -> _Components:
     covered = np.bincount(labels[other], minlength=number + 1)[1:]
     boxes = ndimage.find_objects(labels) if number else []
     slices = [(box[0].start, box[0].stop - 1) for box in boxes]
-    return _Components(voxels, covered / voxels, np.array(slices, np.int64).reshape(-1, 2))
+    abc2 = [
+        np.nan if affine is None else abc2_ml(labels[box] == lesion, affine)
+        for lesion, box in enumerate(boxes, 1)
+    ]
+    return _Components(
+        voxels, covered / voxels, np.array(slices, np.int64).reshape(-1, 2), np.array(abc2, float)
+    )

@@ -161,7 +161,7 @@ def summarize(
         patients: whose they are; None: each is of another patient.
         mask_files: reference and prediction of each case as files; None: `<case>.nii.gz`, from
             which nnU-Net's readers take the case's name.
-        facts: what else is known of this evaluation, under keys of its own.
+        facts: what else is known of this evaluation, under other keys than these.
     """
     cases = [one.case for one in scored]
     confusion = np.stack([one.confusion.sum(0) for one in scored])

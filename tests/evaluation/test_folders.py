@@ -155,6 +155,8 @@ def test_probabilities_beside_a_mask_are_calibrated(folders, tmp_path, capsys):
         ) / sum(number)
         assert found[which]["ece"] == pytest.approx(gaps[which], abs=2e-3)
     assert sum(found["whole"]["voxels"]) == 2 * 12 * 10 * 4
+    said = (tmp_path / "out" / "report.html").read_text()
+    assert f"truth or prediction has blood: ECE {gaps['foreground']:.3f}" in said
 
 
 def test_processes_give_the_numbers_of_one(folders):
@@ -201,7 +203,7 @@ def test_labels_of_other_masks_are_translated(folders, tmp_path, capsys):
         assert [int(row["n_ref"]) for row in rows[:5]] == counts[1:].tolist()
 
 
-def test_predictions_may_have_labels_of_their_own(folders, tmp_path, capsys):
+def test_labels_of_predictions_alone_are_translated(folders, tmp_path, capsys):
     """As a public network for BHSD has them: references are ours, predictions in another order."""
     other = np.array([0, 1, 5, 4, 2, 3], np.uint8)
     for path in folders[0].iterdir():

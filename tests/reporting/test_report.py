@@ -85,6 +85,8 @@ def test_every_set_of_cases_has_a_report(change, tmp_path):
     assert "EDH absent n = 0 absent n = 0 absent n = 0 0 absent absent absent 0 of 0" in said
     assert ("unknown" in said) == (change == "no spacing")
     assert ("none found" in said) == (change == "all missed")
+    assert ("unknown: the masks have no spacing" in html) == (change == "no spacing")
+    assert ("no volumes" in html) == (change == "healthy")
     assert ('id="stage"' in html) == (change not in ("healthy", "one case"))
 
 

@@ -79,6 +79,11 @@ def write_report(path: epath.PathLike, contents: ReportContents) -> None:
             ("Volumes", plots.volumes(contents.case_rows)),
             ("Agreement of volumes", plots.agreement(contents.case_rows)),
             ("Lesions found, by size", plots.lesions(summary["lesions"])),
+            *(
+                [("Calibration", plots.calibration(summary["calibration"]))]
+                if "calibration" in summary
+                else []
+            ),
         ],
         confusion=_confusion(summary["confusion_of_types"]),
         curves=plots.training(contents.history) if contents.history else [],

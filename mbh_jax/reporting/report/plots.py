@@ -69,6 +69,13 @@ def _svg(
     return svg[:end] + texts + svg[end:]
 
 
+def _note(axes: Axes, text: str) -> None:
+    """A text in the middle of axes that have nothing else to show."""
+    axes.annotate(text, (0.5, 0.5), xycoords="axes fraction", ha="center", color="#555b66")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
 def dice_by_case(rows: Rows) -> str:
     """Dice of each case and class as a strip of points, with the mean and its number of cases."""
     of_class = {}
@@ -84,10 +91,10 @@ def dice_by_case(rows: Rows) -> str:
             )
             if len(known):
                 axes.plot([place - 0.33, place + 0.33], [known.mean()] * 2, "k-", linewidth=1.5)
-            axes.annotate(
-                f"n = {len(known)}", (place, 1.04), ha="center", fontsize=9, color="#555b66"
-            )
+            number = f"n = {len(known)}" if len(known) else "absent"
+            axes.annotate(number, (place, 1.04), ha="center", fontsize=9, color="#555b66")
         axes.set_xticks(range(len(MARKERS)), list(MARKERS))
+        axes.set_xlim(-0.5, len(MARKERS) - 0.5)
         axes.set_ylim(-0.04, 1.12)
         axes.set_ylabel("Dice of a case")
         axes.grid(visible=False, axis="x")
@@ -106,7 +113,6 @@ def volumes(rows: Rows) -> str:
 
     def draw(axes: Axes) -> None:
         largest = max((max(row["ref_ml"], row["pred_ml"]) for row in known), default=1) * 1.5 + 1
-        axes.plot([0, largest], [0, largest], color="#8a8f98", linewidth=1)
         for name in list(MARKERS)[:-1]:
             points = [
                 (row["ref_ml"], row["pred_ml"])
@@ -126,7 +132,10 @@ def volumes(rows: Rows) -> str:
         axes.set_xlabel("true mL")
         axes.set_ylabel("predicted mL")
         if axes.get_legend_handles_labels()[0]:
+            axes.plot([0, largest], [0, largest], color="#8a8f98", linewidth=1, zorder=1)
             axes.legend(frameon=False, fontsize=9)
+        else:
+            _note(axes, "no volumes" if known else "unknown: the masks have no spacing")
 
     number = sum(row["ref_ml"] + row["pred_ml"] > 0 for row in known)
     description = (
@@ -143,6 +152,9 @@ def agreement(rows: Rows) -> str:
         for row in rows
         if row["class"] == "any" and row["ref_ml"] + row["pred_ml"] > 0
     ]
+    without = "no volumes"
+    if any(np.isnan(row["ref_ml"]) for row in rows):
+        without = "unknown: the masks have no spacing"
     true, predicted = np.array(pairs, np.float64).reshape(-1, 2).T
     found = volume_agreement(predicted, true)
     lines = [
@@ -158,6 +170,8 @@ def agreement(rows: Rows) -> str:
     def draw(axes: Axes) -> None:
         axes.set_xlabel("mean of true and predicted mL, all blood")
         axes.set_ylabel("predicted minus true mL")
+        if not pairs:
+            _note(axes, without)
         axes.plot(
             (true + predicted) / 2, predicted - true, "o", color=COLOURS["any"], alpha=0.7,
             markersize=5,
@@ -171,7 +185,9 @@ def agreement(rows: Rows) -> str:
 
     said = ", ".join(f"{text} {value:+.1f} mL" for text, value, _ in lines)
     description = f"A point for each of {len(pairs)} cases. {said[:1].upper()}{said[1:]}."
-    return _svg(draw, "Error of the volume of all blood", description if pairs else "No volumes.")
+    if not pairs:
+        description = f"{without.capitalize()}."
+    return _svg(draw, "Error of the volume of all blood", description)
 
 
 def lesions(block: Mapping[str, Any]) -> str:
@@ -204,6 +220,39 @@ def lesions(block: Mapping[str, Any]) -> str:
     if not is_known:
         description = "The sizes of the lesions are not known, since the masks have no spacing."
     return _svg(draw, "Lesions found by size", description)
+
+
+def calibration(block: Mapping[str, Any]) -> str:
+    """How often predictions are right against how sure they are, bin by bin.
+
+    Args:
+        block: "calibration" of a summary.
+    """
+    lines = []
+    for name, text, style_of in (
+        ("foreground", "truth or prediction has blood", "o-"),
+        ("whole", "whole scans", "s--"),
+    ):
+        voxels, confidence, correct = (
+            np.array(block[name][key], np.float64) for key in ("voxels", "confidence", "correct")
+        )
+        used = voxels > 0
+        label = f"{text}: ECE {block[name]['ece']:.3f}" if used.any() else f"{text}: absent"
+        lines.append(
+            (confidence[used] / voxels[used], correct[used] / voxels[used], style_of, label)
+        )
+
+    def draw(axes: Axes) -> None:
+        axes.plot([0, 1], [0, 1], color="#8a8f98", linewidth=1)
+        for sure, right, style_of, label in lines:
+            axes.plot(sure, right, style_of, label=label, markersize=4, linewidth=1.2)
+        axes.set_xlabel("probability given to the predicted class, mean of a bin")
+        axes.set_ylabel("share of voxels that are right")
+        axes.legend(frameon=False, fontsize=9)
+
+    said = ". ".join(label for *_, label in lines)
+    description = f"Of {block['num_cases']} cases with probabilities. {said}."
+    return _svg(draw, "Calibration of the probabilities", description)
 
 
 def training(history: curves.History) -> list[tuple[str, str]]:
