@@ -1,4 +1,4 @@
-"""Predicts scans with a trained network: masks, pictures and millilitres.
+"""Predicts scans and pictures with a trained network: masks, millilitres and reports.
 
     python -m mbh_jax.predict --model runs/quickstart --input scans/ --output out/
 
@@ -50,8 +50,9 @@ def predict_scans(
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
     with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
-    says that the scan is done. One scan is read and one is measured and written while a third is
-    on the device.
+    says that the scan is done. For a picture `<name>.png` is the mask in colours, and
+    `overlays/<name>.png` the picture under it. One scan is read and one is measured and written
+    while a third is on the device.
 
     Args:
         models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
@@ -65,7 +66,7 @@ def predict_scans(
         save_probabilities: also write `<name>.npz`, see `mbh_jax.inference.probabilities`.
         overwrite: predict scans again whose results are there.
         html: also write `<name>.html`, a page that shows scan and mask, also of scans that are
-            predicted already.
+            predicted already; not of pictures.
         shard: which part of the scans these are; the table is called after it.
 
     Returns:
@@ -78,7 +79,7 @@ def predict_scans(
     """
     from mbh_jax.inference import results
     from mbh_jax.inference.predictor import load
-    from mbh_jax.inference.read_ahead import read_ahead
+    from mbh_jax.inference.read_ahead import in_groups, read_ahead
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.training import checksums
@@ -120,9 +121,10 @@ def predict_scans(
         log.info("%d of %d scans are done already", len(scans) - len(left), len(scans))
     problems: list[str] = []
 
-    def write(scan: Scan, volume: Volume, found: tuple[Any, Any]) -> None:
-        prediction = predictor.describe(volume, *found)
-        results.write_results(output, scan, prediction, made_by, __version__, html=html)
+    def write(group: Sequence[tuple[Scan, Volume]], found: Sequence[tuple[Any, Any]]) -> None:
+        for (scan, volume), masks in zip(group, found, strict=True):
+            prediction = predictor.describe(volume, *masks)
+            results.write_results(output, scan, prediction, made_by, __version__, html=html)
 
     with (
         StopRequest() as stop,
@@ -130,21 +132,23 @@ def predict_scans(
         concurrent.futures.ThreadPoolExecutor(1) as writer,
     ):
         writing: concurrent.futures.Future[None] | None = None
-        for number, (scan, volume) in enumerate(read_ahead(left, predictor.check), 1):
+        number = 0
+        for read in in_groups(read_ahead(left, predictor.check), predictor.batch_size):
             stop.raise_if_set()
-            if isinstance(volume, UserError):
-                problems.append(str(volume))
-            else:
-                found = predictor.predict_slices(volume.hu)
+            problems += [str(volume) for _, volume in read if isinstance(volume, UserError)]
+            group = [(scan, volume) for scan, volume in read if isinstance(volume, Volume)]
+            if group:
+                found = predictor.predict_volumes([volume for _, volume in group])
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(write, scan, volume, found)
+                writing = writer.submit(write, group, found)
+            number += len(read)
             progress.update(number)
         if writing is not None:
             writing.result()
         if html:
             predicted = {scan.name for scan in left}
-            for scan in (one for one in scans if one.name not in predicted):
+            for scan in (one for one in scans if not one.is_picture and one.name not in predicted):
                 stop.raise_if_set()
                 try:
                     results.write_missing_page(output, scan)
@@ -170,6 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _predict(chosen: argparse.Namespace) -> list[str]:
     """Predicts what the command line says; returns what was wrong with scans."""
+    from mbh_jax.inference.results import OVERLAYS_DIR
     from mbh_jax.runtime import xla
 
     xla.keep_compiled_programs()
@@ -178,6 +183,8 @@ def _predict(chosen: argparse.Namespace) -> list[str]:
         number_of_all = len(scans)
         scans = chosen.shard.of(scans)
         log.info("shard %d of %d: %d of %d scans", *chosen.shard, len(scans), number_of_all)
+    if chosen.html and any(scan.is_picture for scan in scans):
+        log.info("--html: no pages of pictures; %s shows them", chosen.output / OVERLAYS_DIR)
     problems = predict_scans(
         chosen.model,
         scans,

@@ -1,4 +1,4 @@
-"""Scans by their files, NIfTI, MetaImage, NRRD and DICOM, and where they are in a folder."""
+"""Scans by their files (NIfTI, MetaImage, NRRD, DICOM, pictures) and where they are in a folder."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import dicom, dicom_file, dicom_header, metaimage, nifti, nrrd_file, stored
+from mbh_jax.imageio import (
+    dicom,
+    dicom_file,
+    dicom_header,
+    metaimage,
+    nifti,
+    nrrd_file,
+    pictures,
+    stored,
+)
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.log import log
 
@@ -26,6 +35,7 @@ READERS: dict[str, Callable[[Path], Volume]] = {
     ".mhd": _read_metaimage,
     ".nrrd": _read_nrrd,
     ".nhdr": _read_nrrd,
+    **dict.fromkeys(pictures.SUFFIXES, pictures.read_volume),
 }
 """What reads a scan, by the end of the file's name in lower case. DICOM needs no suffix."""
 
@@ -48,6 +58,11 @@ class Scan(NamedTuple):
     series: dicom.Series | None = None
     problem: str = ""
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture of one slice (PNG, JPEG or TIFF)."""
+        return self.series is None and pictures.is_picture(self.path)
+
     def read(self) -> Volume:
         """Reads it.
 
@@ -65,7 +80,8 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
     """The scans in a file, a folder or a folder of folders, ordered by their names.
 
     DICOM files are found by their content, whatever they are called. Images that are no axial CT
-    slices are left out, and logged with the reason.
+    slices are left out, and logged with the reason. So are pictures beside scans, such as those on
+    discs with a viewer; in a folder without other scans, each picture is one.
 
     Args:
         path: where to look; a DICOMDIR stands for its folder.
@@ -87,13 +103,22 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
         files = sorted(_files_below(path, skip))
     else:
         raise UserError(f"{path}: no such file or folder")
-    scans = [
+    known = [
         Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file)
         for file in files
         if _suffix(file)
     ]
+    scans = [scan for scan in known if not scan.is_picture]
+    found_pictures = [scan for scan in known if scan.is_picture]
     series_scans, left_out = _dicom_scans([f for f in files if not _suffix(f)], series)
     scans += series_scans
+    if not scans and not left_out:
+        scans = found_pictures
+    elif found_pictures:
+        left_out.append(
+            f"left out: {len(found_pictures)} pictures beside scans, such as "
+            f"{found_pictures[0].path}"
+        )
     if not scans:
         reasons = "".join(f"; {line}" for line in left_out[:5])
         raise UserError(f"{path}: holds no scan ({_KINDS}){reasons}")
