@@ -6,9 +6,12 @@ For research: not a medical device.
 """
 
 from mbh_jax.errors import end_at_first_signal
+from mbh_jax.runtime import huge_pages
 
 if __name__ == "__main__":
-    end_at_first_signal()  # Before the imports, which take a while.
+    # Before the imports, which take a while.
+    end_at_first_signal()
+    huge_pages.use_huge_pages()
 
 import argparse
 import concurrent.futures
@@ -28,7 +31,6 @@ from mbh_jax.inference.arguments import parse_arguments
 from mbh_jax.inference.shards import Shard
 from mbh_jax.log import log, start_logging
 from mbh_jax.reporting.scan_sheet import DISCLAIMER
-from mbh_jax.runtime import huge_pages
 
 
 def predict_scans(
@@ -78,7 +80,7 @@ def predict_scans(
         Stopped: SIGTERM or Ctrl-C came; what was written is whole.
     """
     from mbh_jax.inference import results
-    from mbh_jax.inference.predictor import load
+    from mbh_jax.inference.loading import load
     from mbh_jax.inference.read_ahead import in_groups, read_ahead
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
@@ -86,6 +88,8 @@ def predict_scans(
 
     if any(scan.series for scan in scans):
         seg.check_installed()
+    waiting = (scan for scan in scans if overwrite or not results.has_report(output, scan))
+    first = next(waiting, None)
     predictor = load(
         *models,
         checkpoint=checkpoint,
@@ -94,6 +98,7 @@ def predict_scans(
         use_tiles=use_tiles,
         keep_probabilities=save_probabilities,
         min_lesion_ml=min_lesion_ml,
+        read_first=first.read if first else None,
     )
     made_by = {
         "models": [
@@ -218,5 +223,4 @@ def _merge(chosen: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    huge_pages.use_huge_pages()
     main()

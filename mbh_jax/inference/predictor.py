@@ -1,13 +1,12 @@
 """Masks of whole scans, from one trained network or from several that vote."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbh_jax import files
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import readers, windows
@@ -23,15 +22,13 @@ from mbh_jax.inference.measure import (
 from mbh_jax.inference.steps import create_prediction_step
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.log import log
-from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import (
     Parallel,
     compile_eval_step,
-    create_parallel,
     map_batches,
 )
 from mbh_jax.training import memory
-from mbh_jax.training.network import TrainedNetwork, restore_network
+from mbh_jax.training.network import Network, TrainedNetwork
 
 PyTree = Any
 
@@ -67,6 +64,41 @@ class Prediction(NamedTuple):
         return {name: one.num_pixels for name, one in self.measurements.items()}
 
 
+def batch_size_on(parallel: Parallel, batch_size: int | None) -> int:
+    """Slices predicted at a time: `batch_size`, or by default `BATCH_SIZE` on each device.
+
+    Raises:
+        UserError: it does not divide over the devices.
+    """
+    if batch_size is None:
+        return BATCH_SIZE * parallel.mesh.size
+    if batch_size < 1 or batch_size % parallel.mesh.size:
+        raise UserError(
+            f"--batch_size {batch_size}: give a multiple of the {parallel.mesh.size} devices"
+        )
+    return batch_size
+
+
+def least_batch_size(parallel: Parallel) -> int:
+    """One slice on each device: the batch of a single slice."""
+    return parallel.mesh.size
+
+
+def compile_step(
+    networks: Sequence[Network],
+    parallel: Parallel,
+    *,
+    mirror: bool,
+    use_tiles: bool,
+    with_probabilities: bool,
+) -> Callable:
+    """`create_prediction_step`, compiled when it is called."""
+    step = create_prediction_step(
+        networks, mirror=mirror, use_tiles=use_tiles, with_probabilities=with_probabilities
+    )
+    return compile_eval_step(step, parallel)
+
+
 class Predictor:
     """Predicts masks, compiled once for each image size.
 
@@ -80,6 +112,7 @@ class Predictor:
             at their own resolution, instead of resizing them.
         keep_probabilities: predictions hold the probabilities too.
         min_lesion_ml: lesions of a class that are smaller are removed; 0: none are.
+        step: of `compile_step` for these networks and options, where it is there already.
 
     Raises:
         UserError: the batch size does not divide over the devices, or `min_lesion_ml` is negative.
@@ -95,17 +128,13 @@ class Predictor:
         use_tiles: bool = False,
         keep_probabilities: bool = False,
         min_lesion_ml: float = 0.0,
+        step: Callable | None = None,
     ):
-        batch_size = BATCH_SIZE * parallel.mesh.size if batch_size is None else batch_size
-        if batch_size < 1 or batch_size % parallel.mesh.size:
-            raise UserError(
-                f"--batch_size {batch_size}: give a multiple of the {parallel.mesh.size} devices"
-            )
         if not 0 <= min_lesion_ml < float("inf"):
             raise UserError(f"--min_lesion_ml={min_lesion_ml:g}: give 0 or more millilitres")
         self.networks = tuple(networks)
         self._parallel = parallel
-        self.batch_size = batch_size
+        self.batch_size = batch_size_on(parallel, batch_size)
         self._use_tiles = use_tiles
         self._keep_probabilities = keep_probabilities
         self._min_lesion_ml = min_lesion_ml
@@ -122,13 +151,13 @@ class Predictor:
         ]
         # Variables in one tree, so that a compiled step takes all of them.
         self._variables = [trained.variables for trained in networks]
-        step = create_prediction_step(
+        self._step = step or compile_step(
             [trained.network for trained in networks],
+            parallel,
             mirror=mirror,
             use_tiles=use_tiles,
             with_probabilities=keep_probabilities,
         )
-        self._step = compile_eval_step(step, parallel)
 
     def predict(self, scan: Volume | os.PathLike | str) -> Prediction:
         """What is found in a scan.
@@ -231,7 +260,7 @@ class Predictor:
     def _batch_size_of(self, shape: tuple[int, ...]) -> int:
         """The least for a single slice, as of a picture, unless its size is compiled for more."""
         num_slices, *size = shape
-        least = self._parallel.mesh.size
+        least = least_batch_size(self._parallel)
         if num_slices <= least and tuple(size) not in self._batched_sizes:
             return least
         self._batched_sizes.add(tuple(size))
@@ -250,41 +279,3 @@ class Predictor:
                 width,
                 ", ".join(f"{size} x {size}" for size in smaller),
             )
-
-
-def load(
-    *workdirs: os.PathLike | str,
-    checkpoint: str = "best",
-    batch_size: int | None = None,
-    mirror: bool = False,
-    use_tiles: bool = False,
-    keep_probabilities: bool = False,
-    min_lesion_ml: float = 0.0,
-) -> Predictor:
-    """The networks of one or several runs or bundles, ready to predict on this machine's devices.
-
-    Args:
-        workdirs: the runs' folders, or bundles; of several, their mean probabilities decide.
-        checkpoint: "best" or "last".
-        batch_size, mirror, use_tiles, keep_probabilities, min_lesion_ml: see `Predictor`.
-
-    Raises:
-        UserError: one of them holds no run, is no bundle, or has no such checkpoint.
-    """
-    distributed.start_devices()
-    parallel = create_parallel("jit")
-    networks = [
-        restore_network(
-            files.user_path(os.fspath(workdir), "model"), parallel, checkpoint=checkpoint
-        )
-        for workdir in workdirs
-    ]
-    return Predictor(
-        networks,
-        parallel,
-        batch_size=batch_size,
-        mirror=mirror,
-        use_tiles=use_tiles,
-        keep_probabilities=keep_probabilities,
-        min_lesion_ml=min_lesion_ml,
-    )

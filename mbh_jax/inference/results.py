@@ -70,6 +70,11 @@ def is_done(
     return not with_probabilities or (output / f"{scan.name}.npz").is_file()
 
 
+def has_report(output: Path, scan: Scan) -> bool:
+    """Whether a scan has a report, whatever made it."""
+    return (output / f"{scan.name}.json").is_file()
+
+
 def finished(output: Path) -> dict[str, dict[str, Any]]:
     """What made the results of each finished scan of a folder, by the scan's name."""
     found = {}
