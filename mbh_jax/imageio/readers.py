@@ -180,7 +180,10 @@ def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
             for name in folders
             if not name.startswith(".") and Path(parent, name).resolve() != skipped
         ]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            # A pipe would be waited for. A link to nothing is a scan that cannot be read.
+            if path.is_file() or not path.exists():
+                yield path
 
 
 def _suffix(path: Path) -> str:
