@@ -22,6 +22,7 @@ from mbh_jax.errors import UserError
 from mbh_jax.files import CONFIG_FILE
 from mbh_jax.imageio import windows
 from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.models.ops.convolution import only_plain_convolutions
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import bundle
 
@@ -51,7 +52,9 @@ class Network(NamedTuple):
 
     def shapes(self) -> dict[str, PyTree]:
         """Shapes and dtypes of the variables."""
-        return jax.eval_shape(self.init)
+        # They do not depend on how a CPU computes convolutions, which takes longer to trace.
+        with only_plain_convolutions():
+            return jax.eval_shape(self.init)
 
     def input_of(self, hu: jax.Array) -> jax.Array:
         """HU (B,H,W,1) of any number type as windows (B,S,S,C) float32, S the `image_size`."""

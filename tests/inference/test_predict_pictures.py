@@ -138,6 +138,16 @@ def test_a_second_run_does_what_is_missing(
     assert "lesions cannot be measured in mL" in capsys.readouterr().err
 
 
+def test_a_picture_is_predicted_as_its_slice(workdir: Path, pictures: Path) -> None:
+    """Grey is HU clipped to 0 to 255, which is all that this network sees of a scan."""
+    hu = np.ascontiguousarray(tiny_volume(0, 3)[0].transpose(2, 1, 0)[1:2])
+    assert hu.min() < -900 and hu.max() > 900
+    predictor = mbh_jax.load(workdir)
+    found = predictor.predict(pictures / "a.png")
+    np.testing.assert_array_equal(found.mask, predictor.predict_mask(hu))
+    assert len(np.unique(found.mask)) > 3 and not found.warnings[1:]
+
+
 def test_options_and_shards(workdir: Path, pictures: Path, tmp_path: Path) -> None:
     (pictures / "bad.png").unlink()
     output = tmp_path / "out"
