@@ -65,9 +65,9 @@ def grey_of(picture: Image.Image, name: str) -> np.ndarray:
             return red
     if picture.mode in ("RGB", "RGBA", "P", *_COLOURED_MODES):
         raise UserError(f"{name}: a coloured image: give grey, which is taken as HU 0..255")
+    grey = "black and white" if picture.mode == "1" else f"grey of mode {picture.mode}"
     raise UserError(
-        f"{name}: grey of mode {picture.mode}: give 8 bits, which are taken as HU 0..255, or the "
-        "volumes as NIfTI"
+        f"{name}: {grey}: give 8 bits, which are taken as HU 0..255, or the volumes as NIfTI"
     )
 
 
@@ -159,17 +159,19 @@ def opened(content: bytes, name: str, formats: tuple[str, ...] = ("PNG",)) -> It
     Raises:
         UserError: it is of no such format, too large, or damaged; also from inside the block.
     """
-    kinds = " or ".join(formats)
+    *others, last = formats
+    kind = f"{', '.join(others)} or {last}" if others else last
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of parts of the file that say nothing of pixels.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(io.BytesIO(content), formats=formats) as picture:
+                kind = str(picture.format)
                 yield picture
     except UnidentifiedImageError:
-        raise UserError(f"{name}: not a {kinds} picture: replace it") from None
+        raise UserError(f"{name}: not a {kind} picture: replace it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: too large for a CT slice: remove it") from None
     except _DAMAGED as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{name}: damaged {kinds} ({reason}): fetch it again") from None
+        raise UserError(f"{name}: damaged {kind} ({reason}): fetch it again") from None

@@ -119,15 +119,15 @@ RED = Image.fromarray(np.dstack([GREY, GREY // 2, GREY]))
 PAGES = {"save_all": True, "append_images": [NOISE]}
 
 BAD = {
-    "empty": (lambda f: written(f / "a.png", b""), "not a PNG or JPEG or TIFF picture"),
-    "text": (lambda f: written(f / "a.jpg", b"hello" * 50), "not a PNG or JPEG or TIFF picture"),
+    "empty": (lambda f: written(f / "a.png", b""), "not a PNG, JPEG or TIFF picture"),
+    "text": (lambda f: written(f / "a.jpg", b"hello" * 50), "not a PNG, JPEG or TIFF picture"),
     "a GIF by its content": (
         lambda f: written(f / "a.png", saved(f / "b.gif", IMAGE).read_bytes()),
-        "not a PNG or JPEG or TIFF picture",
+        "not a PNG, JPEG or TIFF picture",
     ),
     "cut PNG": (lambda f: cut(f / "a.png", NOISE, 0.5), "damaged PNG"),
-    "cut JPEG": (lambda f: cut(f / "a.jpg", NOISE, 0.5), "damaged PNG or JPEG or TIFF"),
-    "cut TIFF": (lambda f: cut(f / "a.tif", NOISE, 0.5), "damaged PNG or JPEG or TIFF"),
+    "cut JPEG": (lambda f: cut(f / "a.jpg", NOISE, 0.5), "damaged JPEG"),
+    "cut TIFF": (lambda f: cut(f / "a.tif", NOISE, 0.5), "damaged TIFF"),
     "16 bits": (
         lambda f: saved(f / "a.png", Image.fromarray(GREY.astype(np.uint16) * 200)),
         "16 bits a channel: give 8 bits",
@@ -143,7 +143,7 @@ BAD = {
     ),
     "black and white": (
         lambda f: saved(f / "a.png", Image.fromarray(GREY > 99)),
-        "grey of mode 1: give 8 bits",
+        "black and white: give 8 bits",
     ),
     "colours": (lambda f: saved(f / "a.png", RED), "a coloured image: give grey"),
     "coloured JPEG": (lambda f: saved(f / "a.jpg", RED), "a coloured image: give grey"),
