@@ -15,6 +15,7 @@ if __name__ == "__main__":
 
 import argparse
 import concurrent.futures
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,15 +82,14 @@ def predict_scans(
     """
     from mbh_jax.inference import results
     from mbh_jax.inference.loading import load
-    from mbh_jax.inference.read_ahead import in_groups, read_ahead
+    from mbh_jax.inference.read_ahead import first_shape, in_groups, read_ahead
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.training import checksums
 
     if any(scan.series for scan in scans):
         seg.check_installed()
-    waiting = (scan for scan in scans if overwrite or not results.has_report(output, scan))
-    first = next(waiting, None)
+    waiting = [scan for scan in scans if overwrite or not results.has_report(output, scan)]
     predictor = load(
         *models,
         checkpoint=checkpoint,
@@ -98,7 +98,7 @@ def predict_scans(
         use_tiles=use_tiles,
         keep_probabilities=save_probabilities,
         min_lesion_ml=min_lesion_ml,
-        read_first=first.read if first else None,
+        first_shape=functools.partial(first_shape, waiting) if waiting else None,
     )
     made_by = {
         "models": [

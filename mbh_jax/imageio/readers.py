@@ -1,5 +1,6 @@
 """Scans by their files (NIfTI, MetaImage, NRRD, DICOM, pictures) and where they are in a folder."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -91,7 +92,7 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
     Raises:
         UserError: there are none, or two of them have one name.
     """
-    if path.is_file() and _suffix(path):
+    if path.is_file() and _is_known_by_name(path):
         return [Scan(_stem(path), path)]
     if path.is_file() and path.name.upper() == "DICOMDIR":
         path = path.parent
@@ -103,14 +104,13 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
         files = sorted(_files_below(path, skip))
     else:
         raise UserError(f"{path}: no such file or folder")
+    by_name = [file for file in files if _is_known_by_name(file)]
     known = [
-        Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file)
-        for file in files
-        if _suffix(file)
+        Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file) for file in by_name
     ]
     scans = [scan for scan in known if not scan.is_picture]
     found_pictures = [scan for scan in known if scan.is_picture]
-    series_scans, left_out = _dicom_scans([f for f in files if not _suffix(f)], series)
+    series_scans, left_out = _dicom_scans(sorted({*files} - {*by_name}), series)
     scans += series_scans
     if not scans and not left_out:
         scans = found_pictures
@@ -184,6 +184,14 @@ def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
             # A pipe would be waited for. A link to nothing is a scan that cannot be read.
             if path.is_file() or not path.exists():
                 yield path
+
+
+def _is_known_by_name(path: Path) -> bool:
+    """Whether a file's suffix says what it is; a DICOM file may be called like a picture."""
+    if pictures.is_picture(path):
+        with contextlib.suppress(OSError):
+            return not dicom_file.is_dicom(path)
+    return bool(_suffix(path))
 
 
 def _suffix(path: Path) -> str:

@@ -11,7 +11,6 @@ import numpy as np
 from mbh_jax import files
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
-from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference.predictor import Predictor, batch_size_on, compile_step, least_batch_size
 from mbh_jax.runtime import distributed, xla
 from mbh_jax.runtime.parallel import Parallel, create_parallel, put_batch
@@ -29,7 +28,7 @@ def load(
     use_tiles: bool = False,
     keep_probabilities: bool = False,
     min_lesion_ml: float = 0.0,
-    read_first: Callable[[], Volume] | None = None,
+    first_shape: Callable[[], tuple[int, int, int]] | None = None,
 ) -> Predictor:
     """The networks of one or several runs or bundles, ready to predict on this machine's devices.
 
@@ -37,8 +36,8 @@ def load(
         workdirs: the runs' folders, or bundles; of several, their mean probabilities decide.
         checkpoint: "best" or "last".
         batch_size, mirror, use_tiles, keep_probabilities, min_lesion_ml: see `Predictor`.
-        read_first: reads a scan, for whose image size the network is compiled while its weights are
-            read; without it, it is compiled when a scan is predicted.
+        first_shape: finds slices, rows and columns of the first scan. The network is compiled for
+            them while its weights are read; without it, when the scan is predicted.
 
     Raises:
         UserError: one of them holds no run, is no bundle, or has no such checkpoint.
@@ -65,8 +64,8 @@ def load(
 
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         restored = thread.submit(restore)
-        if read_first is not None:
-            _compile_ahead(step, shapes, parallel, batch_size, read_first)
+        if first_shape is not None:
+            _compile_ahead(step, shapes, parallel, batch_size, first_shape)
     return Predictor(
         restored.result(),
         parallel,
@@ -84,11 +83,11 @@ def _compile_ahead(
     shapes: Sequence[PyTree],
     parallel: Parallel,
     batch_size: int,
-    read_first: Callable[[], Volume],
+    first_shape: Callable[[], tuple[int, int, int]],
 ) -> None:
-    """Compiles for the image size of a scan; does nothing where that cannot be read."""
+    """Compiles for the shape of a scan; does nothing where that cannot be read."""
     try:
-        num_slices, *size = read_first().shape
+        num_slices, *size = first_shape()
     except UserError:
         return  # The prediction of this scan says it again.
     if not isinstance(step, xla.CompiledWhenCalled):

@@ -39,6 +39,21 @@ def read_ahead(scans: Sequence[Scan], check: Callable[[Volume], None]) -> Iterat
             yield scan, volume
 
 
+def first_shape(scans: Sequence[Scan]) -> tuple[int, int, int]:
+    """Slices, rows and columns of what `in_groups` gives first; of a group, 2 slices stand for all.
+
+    Args:
+        scans: at least one.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    shape = scans[0].read().shape
+    if scans[0].is_picture and any(scan.read().shape == shape for scan in scans[1:2]):
+        return (2, *shape[1:])
+    return shape
+
+
 def in_groups(read_scans: Iterable[ReadScan], number: int) -> Iterator[list[ReadScan]]:
     """Groups consecutive pictures of one size; any other scan, and what failed, stays alone.
 

@@ -222,12 +222,12 @@ def test_the_program_resizes_nothing_that_fits() -> None:
 
 
 def test_a_first_scan_that_cannot_be_read_is_no_error_of_the_network(workdir: Path) -> None:
-    def damaged() -> Volume:
+    def damaged() -> tuple[int, int, int]:
         raise UserError("damaged")
 
-    assert mbh_jax.load(workdir, read_first=damaged).predict_mask(_hu(0, 1)).shape == (1, 64, 64)
+    assert mbh_jax.load(workdir, first_shape=damaged).predict_mask(_hu(0, 1)).shape == (1, 64, 64)
     with pytest.raises(UserError, match="holds no run"):
-        mbh_jax.load(workdir / "away", read_first=damaged)
+        mbh_jax.load(workdir / "away", first_shape=damaged)
 
 
 def test_one_program_for_each_image_size_which_is_kept_for_the_next_start(workdir: Path) -> None:
@@ -252,8 +252,7 @@ def test_one_program_for_each_image_size_which_is_kept_for_the_next_start(workdi
         # It is compiled while the weights are read where a scan says the size; of a picture alone.
         for num_slices in (3, 1):
             hu = _hu(2, num_slices, size=40)
-            volume = Volume(hu, np.diag([-1, -1, 5, 1]), "LPS")
-            predictor = mbh_jax.load(workdir, batch_size=2, read_first=lambda v=volume: v)
+            predictor = mbh_jax.load(workdir, batch_size=2, first_shape=lambda hu=hu: hu.shape)
             events.clear()
             mask = predictor.predict_mask(hu)
             assert requests not in events

@@ -15,6 +15,8 @@ from tiny_ct import tiny_volume
 
 import mbh_jax
 from mbh_jax import evaluate
+from mbh_jax.imageio.readers import find_scans
+from mbh_jax.inference.read_ahead import first_shape, in_groups, read_ahead
 from mbh_jax.labels import CLASS_NAMES, LABELS
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.training import network
@@ -146,6 +148,17 @@ def test_a_picture_is_predicted_as_its_slice(workdir: Path, pictures: Path) -> N
     found = predictor.predict(pictures / "a.png")
     np.testing.assert_array_equal(found.mask, predictor.predict_mask(hu))
     assert len(np.unique(found.mask)) > 3 and not found.warnings[1:]
+
+
+def test_pictures_of_one_size_are_grouped(pictures: Path) -> None:
+    (pictures / "ward" / "g.png").write_bytes((pictures / "a.png").read_bytes())
+    scans = find_scans(pictures)
+    groups = in_groups(read_ahead(scans, lambda volume: None), 2)
+    names = [[scan.name for scan, _ in group] for group in groups]
+    assert names == [["a", "b"], ["bad"], ["c"], ["e"], ["f"], ["ward_d", "ward_g"]]
+    assert first_shape(scans) == (2, 64, 64)
+    assert first_shape([scans[3], scans[4]]) == (1, 64, 64)
+    assert first_shape(scans[-1:]) == (1, 64, 64)
 
 
 def test_options_and_shards(workdir: Path, pictures: Path, tmp_path: Path) -> None:
