@@ -91,7 +91,7 @@ def measure(
     lines = []
     for name in PASSES:
         functions = {
-            label: xla.compile_when_called(jax.jit(functools.partial(compute, conv, name)))
+            label: xla.CompiledWhenCalled(jax.jit(functools.partial(compute, conv, name)))
             for label, conv in convs.items()
         }
         seconds = median_seconds(functions, (x, kernel, gradient), repeats)

@@ -20,7 +20,7 @@ def main(model: str, scan_path: str, output: str, repeats: int, started_s: float
     """Predicts `1 + repeats` times."""
     from mbh_jax.imageio.readers import find_scans
     from mbh_jax.inference import results
-    from mbh_jax.inference.predictor import load
+    from mbh_jax.inference.loading import load
     from mbh_jax.training import checksums
 
     xla.keep_compiled_programs()

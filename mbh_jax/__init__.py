@@ -9,10 +9,10 @@ __version__ = "0.1.0"
 
 
 def load(*workdirs: Any, **options: Any) -> "Predictor":
-    """The networks of one or several runs or bundles: see `mbh_jax.inference.predictor.load`.
+    """The networks of one or several runs or bundles: see `mbh_jax.inference.loading.load`.
 
     mbh_jax.load("runs/quickstart").predict("scan.nii.gz").ml
     """
-    from mbh_jax.inference import predictor
+    from mbh_jax.inference import loading
 
-    return predictor.load(*workdirs, **options)
+    return loading.load(*workdirs, **options)

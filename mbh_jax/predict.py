@@ -1,4 +1,4 @@
-"""Predicts scans with a trained network: masks, pictures and millilitres.
+"""Predicts scans and pictures with a trained network: masks, millilitres and reports.
 
     python -m mbh_jax.predict --model runs/quickstart --input scans/ --output out/
 
@@ -6,12 +6,16 @@ For research: not a medical device.
 """
 
 from mbh_jax.errors import end_at_first_signal
+from mbh_jax.runtime import huge_pages
 
 if __name__ == "__main__":
-    end_at_first_signal()  # Before the imports, which take a while.
+    # Before the imports, which take a while.
+    end_at_first_signal()
+    huge_pages.use_huge_pages()
 
 import argparse
 import concurrent.futures
+import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +32,6 @@ from mbh_jax.inference.arguments import parse_arguments
 from mbh_jax.inference.shards import Shard
 from mbh_jax.log import log, start_logging
 from mbh_jax.reporting.scan_sheet import DISCLAIMER
-from mbh_jax.runtime import huge_pages
 
 
 def predict_scans(
@@ -50,8 +53,9 @@ def predict_scans(
 
     Writes for each scan `<name>.nii.gz`, the mask on the scan's own grid, `<name>.png`, its slices
     with blood, for DICOM `<name>.seg.dcm`, the mask as DICOM SEG, and last `<name>.json`, which
-    says that the scan is done. One scan is read and one is measured and written while a third is
-    on the device.
+    says that the scan is done. For a picture `<name>.png` is the mask in colours, and
+    `overlays/<name>.png` the picture under it. One scan is read and one is measured and written
+    while a third is on the device.
 
     Args:
         models: workdirs of runs, or bundles; of several, the mean of their probabilities decides.
@@ -65,7 +69,7 @@ def predict_scans(
         save_probabilities: also write `<name>.npz`, see `mbh_jax.inference.probabilities`.
         overwrite: predict scans again whose results are there.
         html: also write `<name>.html`, a page that shows scan and mask, also of scans that are
-            predicted already.
+            predicted already; not of pictures.
         shard: which part of the scans these are; the table is called after it.
 
     Returns:
@@ -77,14 +81,15 @@ def predict_scans(
         Stopped: SIGTERM or Ctrl-C came; what was written is whole.
     """
     from mbh_jax.inference import results
-    from mbh_jax.inference.predictor import load
-    from mbh_jax.inference.read_ahead import read_ahead
+    from mbh_jax.inference.loading import load
+    from mbh_jax.inference.read_ahead import first_shape, in_groups, read_ahead
     from mbh_jax.reporting.progress import Progress
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.training import checksums
 
     if any(scan.series for scan in scans):
         seg.check_installed()
+    waiting = [scan for scan in scans if overwrite or not results.has_report(output, scan)]
     predictor = load(
         *models,
         checkpoint=checkpoint,
@@ -93,6 +98,7 @@ def predict_scans(
         use_tiles=use_tiles,
         keep_probabilities=save_probabilities,
         min_lesion_ml=min_lesion_ml,
+        first_shape=functools.partial(first_shape, waiting) if waiting else None,
     )
     made_by = {
         "models": [
@@ -120,9 +126,10 @@ def predict_scans(
         log.info("%d of %d scans are done already", len(scans) - len(left), len(scans))
     problems: list[str] = []
 
-    def write(scan: Scan, volume: Volume, found: tuple[Any, Any]) -> None:
-        prediction = predictor.describe(volume, *found)
-        results.write_results(output, scan, prediction, made_by, __version__, html=html)
+    def write(group: Sequence[tuple[Scan, Volume]], found: Sequence[tuple[Any, Any]]) -> None:
+        for (scan, volume), masks in zip(group, found, strict=True):
+            prediction = predictor.describe(volume, *masks)
+            results.write_results(output, scan, prediction, made_by, __version__, html=html)
 
     with (
         StopRequest() as stop,
@@ -130,21 +137,23 @@ def predict_scans(
         concurrent.futures.ThreadPoolExecutor(1) as writer,
     ):
         writing: concurrent.futures.Future[None] | None = None
-        for number, (scan, volume) in enumerate(read_ahead(left, predictor.check), 1):
+        number = 0
+        for read in in_groups(read_ahead(left, predictor.check), predictor.batch_size):
             stop.raise_if_set()
-            if isinstance(volume, UserError):
-                problems.append(str(volume))
-            else:
-                found = predictor.predict_slices(volume.hu)
+            problems += [str(volume) for _, volume in read if isinstance(volume, UserError)]
+            group = [(scan, volume) for scan, volume in read if isinstance(volume, Volume)]
+            if group:
+                found = predictor.predict_volumes([volume for _, volume in group])
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(write, scan, volume, found)
+                writing = writer.submit(write, group, found)
+            number += len(read)
             progress.update(number)
         if writing is not None:
             writing.result()
         if html:
             predicted = {scan.name for scan in left}
-            for scan in (one for one in scans if one.name not in predicted):
+            for scan in (one for one in scans if not one.is_picture and one.name not in predicted):
                 stop.raise_if_set()
                 try:
                     results.write_missing_page(output, scan)
@@ -170,6 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _predict(chosen: argparse.Namespace) -> list[str]:
     """Predicts what the command line says; returns what was wrong with scans."""
+    from mbh_jax.inference.results import OVERLAYS_DIR
     from mbh_jax.runtime import xla
 
     xla.keep_compiled_programs()
@@ -178,6 +188,8 @@ def _predict(chosen: argparse.Namespace) -> list[str]:
         number_of_all = len(scans)
         scans = chosen.shard.of(scans)
         log.info("shard %d of %d: %d of %d scans", *chosen.shard, len(scans), number_of_all)
+    if chosen.html and any(scan.is_picture for scan in scans):
+        log.info("--html: no pages of pictures; %s shows them", chosen.output / OVERLAYS_DIR)
     problems = predict_scans(
         chosen.model,
         scans,
@@ -211,5 +223,4 @@ def _merge(chosen: argparse.Namespace) -> list[str]:
 
 
 if __name__ == "__main__":
-    huge_pages.use_huge_pages()
     main()

@@ -4,9 +4,11 @@ PNG has no geometry: `UNKNOWN_AFFINE` stands in for it, and whoever reads pictur
 spacing is not known.
 """
 
+import contextlib
 import io
+import struct
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -27,6 +29,15 @@ UNKNOWN_AFFINE = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Columns to the left, rows to posterior, slices to superior, 1 mm apart: PNG says nothing."""
 
 
+_COLOURED_MODES = ("CMYK", "YCbCr", "LAB", "HSV")
+
+_DAMAGED = (
+    *(OSError, SyntaxError, ValueError, EOFError, struct.error),
+    *(KeyError, TypeError, IndexError, AttributeError, OverflowError, RuntimeError),
+)
+"""What Pillow raises for damaged files; of TIFF, nearly anything."""
+
+
 class PaletteError(UserError):
     """A palette that does not say what its colours stand for: no mask of the source is safe."""
 
@@ -37,17 +48,26 @@ def read_grey(stream: BinaryIO, name: str) -> np.ndarray:
     Raises:
         UserError: if it is no grey picture of 8 bits.
     """
-    picture = _open(stream, name)
-    if picture.mode == "L":
-        return np.asarray(picture)
+    return grey_of(_open(stream, name), name)
+
+
+def grey_of(picture: Image.Image, name: str) -> np.ndarray:
+    """The grey values of a picture, (rows, columns) uint8, however it is stored.
+
+    Raises:
+        UserError: if it is no grey picture of 8 bits, with `name`.
+    """
+    if picture.mode in ("L", "LA"):
+        return np.asarray(picture.getchannel("L"))
     if picture.mode in ("RGB", "RGBA", "P"):
         red, green, blue = np.moveaxis(np.asarray(picture.convert("RGB")), -1, 0)
         if (red == green).all() and (green == blue).all():
             return red
+    if picture.mode in ("RGB", "RGBA", "P", *_COLOURED_MODES):
         raise UserError(f"{name}: a coloured image: give grey, which is taken as HU 0..255")
+    grey = "black and white" if picture.mode == "1" else f"grey of mode {picture.mode}"
     raise UserError(
-        f"{name}: grey of mode {picture.mode}: give 8 bits, which are taken as HU 0..255, or the "
-        "volumes as NIfTI"
+        f"{name}: {grey}: give 8 bits, which are taken as HU 0..255, or the volumes as NIfTI"
     )
 
 
@@ -125,16 +145,36 @@ def _colour_text(code: int) -> str:
 
 
 def _open(stream: BinaryIO, name: str) -> Image.Image:
-    content = stream.read()
+    with opened(stream.read(), name) as picture:
+        picture.load()
+        return picture.copy()
+
+
+@contextlib.contextmanager
+def opened(content: bytes, name: str, formats: tuple[str, ...] = ("PNG",)) -> Iterator[Image.Image]:
+    """A picture whose pixels are not read yet; what is wrong with the file is one line.
+
+    Args:
+        content: of the file.
+        name: what errors call it.
+        formats: that it may have, by Pillow's names.
+
+    Raises:
+        UserError: it is of no such format, too large, or damaged; also from inside the block.
+    """
+    *others, last = formats
+    kind = f"{', '.join(others)} or {last}" if others else last
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of parts of the file that say nothing of pixels.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content), formats=("PNG",)) as picture:
-                picture.load()
-                return picture.copy()
+            with Image.open(io.BytesIO(content), formats=formats) as picture:
+                kind = str(picture.format)
+                yield picture
     except UnidentifiedImageError:
-        raise UserError(f"{name}: not a PNG picture: replace it") from None
+        raise UserError(f"{name}: not a {kind} picture: replace it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(f"{name}: too large for a CT slice: remove it") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        raise UserError(f"{name}: damaged PNG ({error}): fetch it again") from None
+    except _DAMAGED as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{name}: damaged {kind} ({reason}): fetch it again") from None

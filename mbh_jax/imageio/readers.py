@@ -1,5 +1,6 @@
-"""Scans by their files, NIfTI, MetaImage, NRRD and DICOM, and where they are in a folder."""
+"""Scans by their files (NIfTI, MetaImage, NRRD, DICOM, pictures) and where they are in a folder."""
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePath
@@ -8,7 +9,16 @@ from typing import NamedTuple
 import numpy as np
 
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import dicom, dicom_file, dicom_header, metaimage, nifti, nrrd_file, stored
+from mbh_jax.imageio import (
+    dicom,
+    dicom_file,
+    dicom_header,
+    metaimage,
+    nifti,
+    nrrd_file,
+    pictures,
+    stored,
+)
 from mbh_jax.imageio.stored import Header
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.log import log
@@ -21,7 +31,7 @@ READERS: dict[str, Callable[[Path], tuple[Header, np.ndarray]]] = {
 """What reads the header and the stored voxels of a volume, by the end of the file's name in lower
 case. DICOM needs no suffix."""
 
-_KINDS = f"{', '.join(READERS)}, DICOM"
+_KINDS = f"{', '.join((*READERS, *pictures.SUFFIXES))}, DICOM"
 
 
 class Scan(NamedTuple):
@@ -40,6 +50,11 @@ class Scan(NamedTuple):
     series: dicom.Series | None = None
     problem: str = ""
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture of one slice (PNG, JPEG or TIFF)."""
+        return self.series is None and pictures.is_picture(self.path)
+
     def read(self) -> Volume:
         """Reads it.
 
@@ -50,6 +65,8 @@ class Scan(NamedTuple):
             raise UserError(self.problem)
         if self.series is not None:
             return dicom.read_volume(self.series)
+        if self.is_picture:
+            return pictures.read_volume(self.path)
         return stored.to_volume(*READERS[suffix_of(self.path)](self.path), str(self.path))
 
 
@@ -57,7 +74,8 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
     """The scans in a file, a folder or a folder of folders, ordered by their names.
 
     DICOM files are found by their content, whatever they are called. Images that are no axial CT
-    slices are left out, and logged with the reason.
+    slices are left out, and logged with the reason. So are pictures beside scans, such as those on
+    discs with a viewer; in a folder without other scans, each picture is one.
 
     Args:
         path: where to look; a DICOMDIR stands for its folder.
@@ -67,7 +85,7 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
     Raises:
         UserError: there are none, or two of them have one name.
     """
-    if path.is_file() and suffix_of(path):
+    if path.is_file() and _is_known_by_name(path):
         return [Scan(_stem(path), path)]
     if path.is_file() and path.name.upper() == "DICOMDIR":
         path = path.parent
@@ -79,13 +97,21 @@ def find_scans(path: Path, *, series: str | None = None, skip: Path | None = Non
         files = sorted(_files_below(path, skip))
     else:
         raise UserError(f"{path}: no such file or folder")
-    scans = [
-        Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file)
-        for file in files
-        if suffix_of(file)
+    by_name = [file for file in files if _is_known_by_name(file)]
+    known = [
+        Scan("_".join([*file.relative_to(path).parts[:-1], _stem(file)]), file) for file in by_name
     ]
-    series_scans, left_out = _dicom_scans([f for f in files if not suffix_of(f)], series)
+    scans = [scan for scan in known if not scan.is_picture]
+    found_pictures = [scan for scan in known if scan.is_picture]
+    series_scans, left_out = _dicom_scans(sorted({*files} - {*by_name}), series)
     scans += series_scans
+    if not scans and not left_out:
+        scans = found_pictures
+    elif found_pictures:
+        left_out.append(
+            f"left out: {len(found_pictures)} pictures beside scans, such as "
+            f"{found_pictures[0].path}"
+        )
     if not scans:
         reasons = "".join(f"; {line}" for line in left_out[:5])
         raise UserError(f"{path}: holds no scan ({_KINDS}){reasons}")
@@ -147,13 +173,25 @@ def _files_below(folder: Path, skip: Path | None) -> Iterator[Path]:
             for name in folders
             if not name.startswith(".") and Path(parent, name).resolve() != skipped
         ]
-        yield from (Path(parent, name) for name in names if not name.startswith("."))
+        for path in (Path(parent, name) for name in names if not name.startswith(".")):
+            # A pipe would be waited for. A link to nothing is a scan that cannot be read.
+            if path.is_file() or not path.exists():
+                yield path
+
+
+def _is_known_by_name(path: Path) -> bool:
+    """Whether a file's suffix says what it is; a DICOM file may be called like a picture."""
+    if pictures.is_picture(path):
+        with contextlib.suppress(OSError):
+            return not dicom_file.is_dicom(path)
+    return bool(suffix_of(path))
 
 
 def suffix_of(path: PurePath) -> str:
-    """The suffix that a reader is known for, or an empty text."""
+    """The suffix that a reader of volumes is known for, or an empty text."""
     return next((suffix for suffix in READERS if path.name.lower().endswith(suffix)), "")
 
 
 def _stem(path: Path) -> str:
-    return path.name[: len(path.name) - len(suffix_of(path))]
+    suffix = suffix_of(path) or path.suffix
+    return path.name[: len(path.name) - len(suffix)]

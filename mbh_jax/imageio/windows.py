@@ -16,6 +16,11 @@ class Window(NamedTuple):
     width_hu: float
     to_unit: bool = True
 
+    @property
+    def range_hu(self) -> tuple[float, float]:
+        """Its lowest and its highest value."""
+        return self.level_hu - self.width_hu / 2, self.level_hu + self.width_hu / 2
+
     def __call__(self, hu: Any) -> Any:
         """Applies it to an array of NumPy or JAX, of any number type: float32, the same shape."""
         low_hu = self.level_hu - self.width_hu / 2

@@ -32,7 +32,8 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> argpar
     parser.add_argument(
         "--input",
         type=files.local_path,
-        help="a scan (NIfTI, MetaImage, NRRD or DICOM), or a folder with scans at any depth",
+        help="a scan (NIfTI, MetaImage, NRRD or DICOM), or a folder with scans at any depth; or a "
+        "picture (PNG, JPEG or TIFF), or a folder with pictures and no scans",
     )
     parser.add_argument(
         "--output", type=files.local_path, required=True, help="folder of the results"
@@ -86,7 +87,9 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> argpar
         "--overwrite", action="store_true", help="predict scans again whose results are there"
     )
     parser.add_argument(
-        "--html", action="store_true", help="also write a page for each scan that shows its mask"
+        "--html",
+        action="store_true",
+        help="also write a page for each scan, not for pictures, that shows its mask",
     )
     chosen = parser.parse_args(arguments)
     if chosen.merge and (chosen.model or chosen.shard):

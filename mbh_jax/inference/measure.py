@@ -17,6 +17,9 @@ MIN_COVERAGE_MM = 80.0
 HEAD_HU = (0, 80)
 """Where brain and blood lie; a head has many voxels there."""
 
+CLIPPED_HU = (0, 255)
+"""What pictures can hold of Hounsfield units."""
+
 MIN_HEAD_FRACTION = 0.01
 """Least fraction of the voxels of a head scan in that range."""
 
@@ -34,29 +37,34 @@ class Measurement(NamedTuple):
     """One class of a mask, or all blood together.
 
     Attributes:
-        ml: volume.
+        ml: volume; NaN, as every millilitre here, where spacing is not known.
+        num_pixels: pixels of all slices together.
         num_slices: slices that hold it.
         num_lesions: connected components (26-connectivity).
-        largest_lesion_ml: volume of the largest one; 0 without any.
+        largest_lesion_pixels: pixels of the largest one; 0 without any.
+        largest_lesion_ml: its volume; 0 without any.
         abc2_ml: the ABC/2 estimate of the largest lesion, see `mbh_jax.evaluation.abc2`; 0 without
             any.
     """
 
     ml: float
+    num_pixels: int
     num_slices: int
     num_lesions: int
+    largest_lesion_pixels: int
     largest_lesion_ml: float
     abc2_ml: float
 
 
 def measure(
-    mask: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None = None
+    mask: np.ndarray, affine: np.ndarray | None, slice_mm: np.ndarray | None = None
 ) -> dict[str, Measurement]:
     """Measures each kind of blood by its short name, and "any", all blood together.
 
     Args:
         mask: (slices, rows, columns) label values.
-        affine: (4, 4), voxel (column, row, slice) to RAS+ mm.
+        affine: (4, 4), voxel (column, row, slice) to RAS+ mm; None where it is not known, as of
+            pictures.
         slice_mm: (slices,), how much each slice stands for where they are not evenly spaced, see
             `Volume.slice_mm`.
     """
@@ -66,20 +74,28 @@ def measure(
     return found | {"any": _measure_one(mask > 0, affine, slice_mm)}
 
 
-def _measure_one(where: np.ndarray, affine: np.ndarray, slice_mm: np.ndarray | None) -> Measurement:
+def _measure_one(
+    where: np.ndarray, affine: np.ndarray | None, slice_mm: np.ndarray | None
+) -> Measurement:
     if not where.any():
-        return Measurement(0.0, 0, 0, 0.0, 0.0)
-    voxel_ml = _voxel_ml(affine, slice_mm, len(where))
+        ml = np.nan if affine is None else 0.0
+        return Measurement(ml, 0, 0, 0, 0, ml, ml)
+    ones = np.ones(len(where))
+    voxel_ml = ones if affine is None else _voxel_ml(affine, slice_mm, len(where))
     where = where[:, *_bounds(where)]  # Blood fills little of a head.
     lesions, num_lesions = ndimage.label(where, _NEIGHBOURS)
-    lesion_ml = _lesion_ml(lesions, num_lesions, voxel_ml)
-    largest = int(lesion_ml.argmax())
+    sizes = _lesion_ml(lesions, num_lesions, voxel_ml)
+    largest = int(sizes.argmax())
+    is_largest = lesions == largest + 1
+    in_mm = affine is not None
     return Measurement(
-        ml=float(where.sum(axis=(1, 2)) @ voxel_ml),
+        ml=float(where.sum(axis=(1, 2)) @ voxel_ml) if in_mm else np.nan,
+        num_pixels=int(where.sum()),
         num_slices=int(where.any(axis=(1, 2)).sum()),
         num_lesions=num_lesions,
-        largest_lesion_ml=float(lesion_ml[largest]),
-        abc2_ml=abc2_ml(lesions == largest + 1, affine, slice_mm),
+        largest_lesion_pixels=int(is_largest.sum()),
+        largest_lesion_ml=float(sizes[largest]) if in_mm else np.nan,
+        abc2_ml=np.nan if affine is None else abc2_ml(is_largest, affine, slice_mm),
     )
 
 
@@ -142,9 +158,8 @@ def warnings(
         trained_on: the spacing of the training data of each network, where it is known.
     """
     found = [*volume.notes, *volume.mask_notes]
-    coverage_mm = _slice_mm(volume.affine, volume.slice_mm, len(volume.hu)).sum()
-    if coverage_mm < MIN_COVERAGE_MM:
-        found.append(f"the scan covers {coverage_mm:.0f} mm: blood elsewhere is not counted")
+    if volume.spacing_known:
+        found += _doubtful_geometry(volume, trained_on)
     low, high = HEAD_HU
     fraction = ((volume.hu >= low) & (volume.hu <= high)).mean()
     if fraction < MIN_HEAD_FRACTION:
@@ -152,6 +167,24 @@ def warnings(
             f"{100 * fraction:.2g} % of the voxels are at {low} to {high} HU: this may be no head "
             "CT in HU"
         )
+    blood = mask > 0
+    border = (
+        # The only slice of a picture is no border.
+        (volume.spacing_known or len(blood) > 1) and blood[[0, -1]].any(),
+        blood[:, [0, -1]].any(),
+        blood[:, :, [0, -1]].any(),
+    )
+    if any(border):
+        found.append("blood touches the border of the scan: there may be more beyond it")
+    return found
+
+
+def _doubtful_geometry(volume: Volume, trained_on: Sequence[TrainingSpacing]) -> list[str]:
+    """What its millimetres say against a scan."""
+    found = []
+    coverage_mm = _slice_mm(volume.affine, volume.slice_mm, len(volume.hu)).sum()
+    if coverage_mm < MIN_COVERAGE_MM:
+        found.append(f"the scan covers {coverage_mm:.0f} mm: blood elsewhere is not counted")
     found += dict.fromkeys(text for spacing in trained_on for text in _far(volume, spacing))
     tilt_deg = gantry_tilt_deg(volume.affine)
     if tilt_deg >= MIN_TILT_DEG:
@@ -159,11 +192,25 @@ def warnings(
             f"the gantry is tilted by {tilt_deg:.1f} degrees: the NIfTI mask has a sheared affine, "
             "which ITK and SimpleITK refuse"
         )
-    blood = mask > 0
-    border = (blood[[0, -1]].any(), blood[:, [0, -1]].any(), blood[:, :, [0, -1]].any())
-    if any(border):
-        found.append("blood touches the border of the scan: there may be more beyond it")
     return found
+
+
+def clipped_warnings(hu: np.ndarray, shown: Sequence[tuple[float, float]]) -> list[str]:
+    """Says that a scan lacks HU that a network is shown, where it was clipped as pictures are.
+
+    Args:
+        hu: of the scan.
+        shown: lowest and highest HU that each network is shown.
+    """
+    low, high = CLIPPED_HU
+    if hu.min() < low or hu.max() > high:
+        return []
+    return [
+        f"its values are clipped to {low} to {high} HU, and the network sees {least:.0f} to "
+        f"{greatest:.0f} HU: it may do much worse here"
+        for least, greatest in dict.fromkeys(shown)
+        if least < low or greatest > high
+    ]
 
 
 def _far(volume: Volume, trained_on: TrainingSpacing) -> Iterator[str]:

@@ -1,31 +1,34 @@
 """Masks of whole scans, from one trained network or from several that vote."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from mbh_jax import files
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import readers
+from mbh_jax.imageio import readers, windows
 from mbh_jax.imageio.volume import Volume
 from mbh_jax.inference import tiles
-from mbh_jax.inference.measure import Measurement, measure, remove_small_lesions, warnings
+from mbh_jax.inference.measure import (
+    Measurement,
+    clipped_warnings,
+    measure,
+    remove_small_lesions,
+    warnings,
+)
 from mbh_jax.inference.steps import create_prediction_step
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.log import log
-from mbh_jax.runtime import distributed
 from mbh_jax.runtime.parallel import (
     Parallel,
     compile_eval_step,
-    create_parallel,
     map_batches,
 )
 from mbh_jax.training import memory
-from mbh_jax.training.network import TrainedNetwork, restore_network
+from mbh_jax.training.network import Network, TrainedNetwork
 
 PyTree = Any
 
@@ -52,8 +55,48 @@ class Prediction(NamedTuple):
 
     @property
     def ml(self) -> dict[str, float]:
-        """Millilitres by the short names of the classes, and "any"."""
+        """Millilitres by the short names of the classes, and "any"; NaN of pictures."""
         return {name: one.ml for name, one in self.measurements.items()}
+
+    @property
+    def pixels(self) -> dict[str, int]:
+        """Pixels of all slices by the short names of the classes, and "any"."""
+        return {name: one.num_pixels for name, one in self.measurements.items()}
+
+
+def batch_size_on(parallel: Parallel, batch_size: int | None) -> int:
+    """Slices predicted at a time: `batch_size`, or by default `BATCH_SIZE` on each device.
+
+    Raises:
+        UserError: it does not divide over the devices.
+    """
+    if batch_size is None:
+        return BATCH_SIZE * parallel.mesh.size
+    if batch_size < 1 or batch_size % parallel.mesh.size:
+        raise UserError(
+            f"--batch_size {batch_size}: give a multiple of the {parallel.mesh.size} devices"
+        )
+    return batch_size
+
+
+def least_batch_size(parallel: Parallel) -> int:
+    """One slice on each device: the batch of a single slice."""
+    return parallel.mesh.size
+
+
+def compile_step(
+    networks: Sequence[Network],
+    parallel: Parallel,
+    *,
+    mirror: bool,
+    use_tiles: bool,
+    with_probabilities: bool,
+) -> Callable:
+    """`create_prediction_step`, compiled when it is called."""
+    step = create_prediction_step(
+        networks, mirror=mirror, use_tiles=use_tiles, with_probabilities=with_probabilities
+    )
+    return compile_eval_step(step, parallel)
 
 
 class Predictor:
@@ -69,6 +112,7 @@ class Predictor:
             at their own resolution, instead of resizing them.
         keep_probabilities: predictions hold the probabilities too.
         min_lesion_ml: lesions of a class that are smaller are removed; 0: none are.
+        step: of `compile_step` for these networks and options, where it is there already.
 
     Raises:
         UserError: the batch size does not divide over the devices, or `min_lesion_ml` is negative.
@@ -84,36 +128,43 @@ class Predictor:
         use_tiles: bool = False,
         keep_probabilities: bool = False,
         min_lesion_ml: float = 0.0,
+        step: Callable | None = None,
     ):
-        batch_size = BATCH_SIZE * parallel.mesh.size if batch_size is None else batch_size
-        if batch_size < 1 or batch_size % parallel.mesh.size:
-            raise UserError(
-                f"--batch_size {batch_size}: give a multiple of the {parallel.mesh.size} devices"
-            )
         if not 0 <= min_lesion_ml < float("inf"):
             raise UserError(f"--min_lesion_ml={min_lesion_ml:g}: give 0 or more millilitres")
         self.networks = tuple(networks)
         self._parallel = parallel
-        self._batch_size = batch_size
+        self.batch_size = batch_size_on(parallel, batch_size)
         self._use_tiles = use_tiles
         self._keep_probabilities = keep_probabilities
         self._min_lesion_ml = min_lesion_ml
         self._tiled_sizes: set[tuple[int, int]] = set()
+        self._batched_sizes: set[tuple[int, ...]] = set()
+        self._said: set[str] = set()
+        presets = [windows.PRESETS[one.network.config.data.window] for one in networks]
+        self._shown = [
+            (
+                min(window.range_hu[0] for window in channels),
+                max(window.range_hu[1] for window in channels),
+            )
+            for channels in presets
+        ]
         # Variables in one tree, so that a compiled step takes all of them.
         self._variables = [trained.variables for trained in networks]
-        step = create_prediction_step(
+        self._step = step or compile_step(
             [trained.network for trained in networks],
+            parallel,
             mirror=mirror,
             use_tiles=use_tiles,
             with_probabilities=keep_probabilities,
         )
-        self._step = compile_eval_step(step, parallel)
 
     def predict(self, scan: Volume | os.PathLike | str) -> Prediction:
         """What is found in a scan.
 
         Args:
-            scan: a volume, or a file or folder with one scan, NIfTI or DICOM.
+            scan: a volume, or a file or folder with one scan, of any kind that
+                `mbh_jax.imageio.readers` reads, also a picture.
 
         Raises:
             UserError: it cannot be read, a folder holds several, or `check` refuses it.
@@ -147,9 +198,26 @@ class Predictor:
         """
         if self._min_lesion_ml:
             remove_small_lesions(mask, self._min_lesion_ml, scan.affine, scan.slice_mm)
-        measurements = measure(mask, scan.affine, scan.slice_mm)
+        affine = scan.affine if scan.spacing_known else None
+        measurements = measure(mask, affine, scan.slice_mm)
         trained_on = [one.spacing for one in self.networks if one.spacing is not None]
-        return Prediction(scan, mask, measurements, warnings(scan, mask, trained_on), probabilities)
+        clipped = clipped_warnings(scan.hu, self._shown)
+        for text in [text for text in clipped if text not in self._said]:
+            self._said.add(text)
+            log.warning("warning of this and maybe other scans: %s", text)
+        doubts = [*clipped, *warnings(scan, mask, trained_on)]
+        return Prediction(scan, mask, measurements, doubts, probabilities)
+
+    def predict_volumes(
+        self, scans: Sequence[Volume]
+    ) -> list[tuple[np.ndarray, np.ndarray | None]]:
+        """`predict_slices` of scans whose slices have one size, as if they were one scan."""
+        mask, probabilities = self.predict_slices(np.concatenate([scan.hu for scan in scans]))
+        ends = np.cumsum([len(scan.hu) for scan in scans])[:-1]
+        masks = np.split(mask, ends)
+        if probabilities is None:
+            return [(one, None) for one in masks]
+        return list(zip(masks, np.split(probabilities, ends, axis=1), strict=True))
 
     def predict_mask(self, hu: np.ndarray) -> np.ndarray:
         """The mask of a scan, with lesions of every size.
@@ -176,17 +244,27 @@ class Predictor:
         probabilities = (
             np.empty((NUM_CLASSES, *hu.shape), np.float16) if self._keep_probabilities else None
         )
-        batches = slice_batches(hu, self._batch_size)
+        batch_size = self._batch_size_of(hu.shape)
+        batches = slice_batches(hu, batch_size)
         with memory.device_memory_errors("give less than --batch_size"):
             found = map_batches(self._step, self._variables, batches, self._parallel)
             for number, (_, rows) in enumerate(found):
-                start = number * self._batch_size
+                start = number * batch_size
                 left = len(hu) - start
-                mask[start : start + self._batch_size] = rows["mask"][:left]
+                mask[start : start + batch_size] = rows["mask"][:left]
                 if probabilities is not None:
                     by_class = rows["probabilities"][:left].swapaxes(0, 1)
-                    probabilities[:, start : start + self._batch_size] = by_class
+                    probabilities[:, start : start + batch_size] = by_class
         return mask, probabilities
+
+    def _batch_size_of(self, shape: tuple[int, ...]) -> int:
+        """The least for a single slice, as of a picture, unless its size is compiled for more."""
+        num_slices, *size = shape
+        least = least_batch_size(self._parallel)
+        if num_slices <= least and tuple(size) not in self._batched_sizes:
+            return least
+        self._batched_sizes.add(tuple(size))
+        return self.batch_size
 
     def _note_tiles(self, height: int, width: int) -> None:
         """Logs, once for each image size, what tiles of it show the network."""
@@ -201,41 +279,3 @@ class Predictor:
                 width,
                 ", ".join(f"{size} x {size}" for size in smaller),
             )
-
-
-def load(
-    *workdirs: os.PathLike | str,
-    checkpoint: str = "best",
-    batch_size: int | None = None,
-    mirror: bool = False,
-    use_tiles: bool = False,
-    keep_probabilities: bool = False,
-    min_lesion_ml: float = 0.0,
-) -> Predictor:
-    """The networks of one or several runs or bundles, ready to predict on this machine's devices.
-
-    Args:
-        workdirs: the runs' folders, or bundles; of several, their mean probabilities decide.
-        checkpoint: "best" or "last".
-        batch_size, mirror, use_tiles, keep_probabilities, min_lesion_ml: see `Predictor`.
-
-    Raises:
-        UserError: one of them holds no run, is no bundle, or has no such checkpoint.
-    """
-    distributed.start_devices()
-    parallel = create_parallel("jit")
-    networks = [
-        restore_network(
-            files.user_path(os.fspath(workdir), "model"), parallel, checkpoint=checkpoint
-        )
-        for workdir in workdirs
-    ]
-    return Predictor(
-        networks,
-        parallel,
-        batch_size=batch_size,
-        mirror=mirror,
-        use_tiles=use_tiles,
-        keep_probabilities=keep_probabilities,
-        min_lesion_ml=min_lesion_ml,
-    )

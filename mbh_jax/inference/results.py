@@ -18,14 +18,20 @@ from mbh_jax.inference.predictor import Prediction
 from mbh_jax.inference.probabilities import write_probabilities
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 from mbh_jax.log import log
+from mbh_jax.reporting.overlays import colourise, tint
 from mbh_jax.reporting.scan_sheet import DISCLAIMER, scan_sheet
 from mbh_jax.reporting.viewer.embed import Grid
 from mbh_jax.reporting.viewer.page import write_page
 
+OVERLAYS_DIR = "overlays"
+"""The folder, beside the masks, of pictures with their masks over them."""
+
 CSV_COLUMNS = (
     "scan",
     *(f"{CLASS_NAMES[label]}_ml" for label in FOREGROUND),
-    *("any_ml", "slices_with_blood", "largest_lesion_ml", "largest_lesion_abc2_ml", "warnings"),
+    *("any_ml", "slices_with_blood", "largest_lesion_ml", "largest_lesion_abc2_ml"),
+    *(f"{CLASS_NAMES[label]}_pixels" for label in FOREGROUND),
+    *("any_pixels", "largest_lesion_pixels", "warnings"),
 )
 
 _REPORT_OF_ALL = re.compile(r"report(_\d+_of_\d+)?", re.IGNORECASE)
@@ -64,6 +70,11 @@ def is_done(
     return not with_probabilities or (output / f"{scan.name}.npz").is_file()
 
 
+def has_report(output: Path, scan: Scan) -> bool:
+    """Whether a scan has a report, whatever made it."""
+    return (output / f"{scan.name}.json").is_file()
+
+
 def finished(output: Path) -> dict[str, dict[str, Any]]:
     """What made the results of each finished scan of a folder, by the scan's name."""
     found = {}
@@ -100,22 +111,29 @@ def write_results(
         prediction: what was found.
         made_by: models and settings, by which a later call knows these results again.
         version: of this program, for DICOM.
-        html: also write a page that shows the scan and its mask.
+        html: also write a page that shows the scan and its mask; not of a picture.
     """
     volume, mask = prediction.volume, prediction.mask
-    nifti.write_label(output / f"{scan.name}.nii.gz", mask, volume)
+    if not scan.is_picture:
+        nifti.write_label(output / f"{scan.name}.nii.gz", mask, volume)
     npz = output / f"{scan.name}.npz"
     if prediction.probabilities is None:
         npz.unlink(missing_ok=True)  # Of another model.
     else:
         write_probabilities(npz, prediction.probabilities, volume)
-    sheet = scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)
-    files.atomic_write_bytes(output / f"{scan.name}.png", files.png_bytes(sheet))
+    if scan.is_picture:
+        shown = {OVERLAYS_DIR: tint(volume.hu[0], mask[0]), ".": colourise(mask[0])}
+    else:
+        shown = {".": scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)}
+    for folder, rgb in shown.items():
+        files.atomic_write_bytes(output / folder / f"{scan.name}.png", files.png_bytes(rgb))
     report = {
         "scan": scan.name,
         "note": DISCLAIMER,
         "slices": len(mask),
-        "spacing_mm": volume.spacing_mm,
+        "rows": mask.shape[1],
+        "columns": mask.shape[2],
+        "spacing_mm": volume.spacing_mm if volume.spacing_known else None,
         "classes": {name: one._asdict() for name, one in prediction.measurements.items()},
         "warnings": prediction.warnings,
         "made_by": made_by,
@@ -130,7 +148,7 @@ def write_results(
         )
     page = output / f"{scan.name}.html"
     page.unlink(missing_ok=True)  # Of another mask.
-    if html:
+    if html and not scan.is_picture:
         _write_page(page, volume, mask, files.json_ready(report))
     files.write_json(output / f"{scan.name}.json", report)
 
@@ -202,6 +220,13 @@ def write_table(
                 "slices_with_blood": found["any"]["num_slices"],
                 "largest_lesion_ml": found["any"]["largest_lesion_ml"],
                 "largest_lesion_abc2_ml": found["any"]["abc2_ml"],
+                # Reports of an earlier version do not hold pixels.
+                **{
+                    f"{CLASS_NAMES[c]}_pixels": found[CLASS_NAMES[c]].get("num_pixels")
+                    for c in FOREGROUND
+                },
+                "any_pixels": found["any"].get("num_pixels"),
+                "largest_lesion_pixels": found["any"].get("largest_lesion_pixels"),
                 "warnings": "; ".join(report["warnings"]),
             }
         )

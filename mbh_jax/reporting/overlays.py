@@ -55,7 +55,12 @@ def overlay(hu: np.ndarray, label: np.ndarray, alpha: float = 0.45) -> np.ndarra
     Returns:
         (H,W,3) uint8; pixels of background keep their grey.
     """
-    grey = np.repeat(brain_window(hu)[..., None], 3, axis=-1)
+    return tint(brain_window(hu), label, alpha)
+
+
+def tint(grey: np.ndarray, label: np.ndarray, alpha: float = 0.45) -> np.ndarray:
+    """`overlay` of a picture (H,W) that has grey values 0..255 instead of Hounsfield units."""
+    grey = np.repeat(grey[..., None], 3, axis=-1)
     colour = colourise(label)
     opacity = np.where(_outline(label), 1.0, np.where(label > 0, alpha, 0.0))[..., None]
     return (grey * (1.0 - opacity) + colour * opacity + 0.5).astype(np.uint8)

@@ -164,7 +164,7 @@ def compile_eval_step(step: Callable, parallel: Parallel) -> Callable:
             in_shardings=(parallel.replicated, parallel.sharded),
             out_shardings=parallel.sharded,
         )
-    return xla.compile_when_called(wrapped) if parallel.calls_compiled else wrapped
+    return xla.CompiledWhenCalled(wrapped) if parallel.calls_compiled else wrapped
 
 
 def stack_batches(batches: Iterable[Batch], num_steps: int) -> Iterator[Batch]:

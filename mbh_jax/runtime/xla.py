@@ -2,7 +2,6 @@
 
 import os
 import platform
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +53,24 @@ def compile_lowered(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
         return lowered.compile()
 
 
-def compile_when_called(step: jax.stages.Wrapped) -> Callable[..., PyTree]:
+class CompiledWhenCalled:
     """A function that compiles `step` so for each kind of arguments: shapes, dtypes, shardings.
 
     Arrays of NumPy are taken too; they have no sharding, and go to the default device.
     """
-    programs: dict[Any, jax.stages.Compiled] = {}
 
-    def call(*arguments: PyTree) -> PyTree:
+    def __init__(self, step: jax.stages.Wrapped):
+        self._step = step
+        self._programs: dict[Any, jax.stages.Compiled] = {}
+
+    def __call__(self, *arguments: PyTree) -> PyTree:
+        """The step's result."""
+        return self.compile_for(*arguments)(*arguments)
+
+    def compile_for(self, *arguments: PyTree) -> jax.stages.Compiled:
+        """The program for arguments of a kind, or for `jax.ShapeDtypeStruct`s with shardings."""
         leaves, structure = jax.tree.flatten(arguments)
         kind = (structure, *((x.shape, x.dtype, getattr(x, "sharding", None)) for x in leaves))
-        if kind not in programs:
-            programs[kind] = compile_lowered(step.lower(*arguments))
-        return programs[kind](*arguments)
-
-    return call
+        if kind not in self._programs:
+            self._programs[kind] = compile_lowered(self._step.lower(*arguments))
+        return self._programs[kind]

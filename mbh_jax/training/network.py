@@ -22,9 +22,9 @@ from mbh_jax.errors import UserError
 from mbh_jax.files import CONFIG_FILE
 from mbh_jax.imageio import windows
 from mbh_jax.labels import NUM_CLASSES
+from mbh_jax.models.ops.convolution import only_plain_convolutions
 from mbh_jax.runtime.parallel import Parallel
 from mbh_jax.training import bundle
-from mbh_jax.training.checkpoints import Checkpoints
 
 PyTree = Any
 
@@ -52,7 +52,9 @@ class Network(NamedTuple):
 
     def shapes(self) -> dict[str, PyTree]:
         """Shapes and dtypes of the variables."""
-        return jax.eval_shape(self.init)
+        # They do not depend on how a CPU computes convolutions, which takes longer to trace.
+        with only_plain_convolutions():
+            return jax.eval_shape(self.init)
 
     def input_of(self, hu: jax.Array) -> jax.Array:
         """HU (B,H,W,1) of any number type as windows (B,S,S,C) float32, S the `image_size`."""
@@ -103,8 +105,22 @@ def create_network(config: ConfigDict, *, axis_name: str | None = None) -> Netwo
     return Network(config, models.create_model(config.model, NUM_CLASSES, axis_name))
 
 
+def describe_network(workdir: epath.Path) -> tuple[Network, PyTree]:
+    """The network of a run or of a bundle, and the shapes of its variables; no weights are read.
+
+    Raises:
+        UserError: there is no run or bundle, or its configuration cannot be read.
+    """
+    network = create_network(read_config(workdir))
+    return network, network.shapes()
+
+
 def restore_network(
-    workdir: epath.Path, parallel: Parallel, *, checkpoint: str = "best"
+    workdir: epath.Path,
+    parallel: Parallel,
+    *,
+    checkpoint: str = "best",
+    shapes: PyTree | None = None,
 ) -> TrainedNetwork:
     """The network of a run or of a bundle, on all devices.
 
@@ -113,6 +129,7 @@ def restore_network(
         parallel: the devices.
         checkpoint: "best" or "last"; of a run that has not been trained, both are the weights
             that it was initialized with. A bundle holds one of them.
+        shapes: of the variables, where `describe_network` was called before.
 
     Raises:
         UserError: there is no run or bundle, no such checkpoint, or it is damaged.
@@ -122,12 +139,14 @@ def restore_network(
         facts = bundle.read_facts(workdir)
         if checkpoint == "last" != facts.checkpoint:
             raise UserError(f"{workdir} holds the {facts.checkpoint} checkpoint, not the last")
-        arrays = bundle.read_variables(workdir, network.shapes())
+        arrays = bundle.read_variables(workdir, shapes or network.shapes())
         variables = jax.tree.map(parallel.hold, arrays)
         trained_on = spacing.from_json(facts.training_spacing)
         return TrainedNetwork(network, variables, facts.step, facts.dataset, trained_on)
+    from mbh_jax.training.checkpoints import Checkpoints  # Orbax, which bundles do not need.
+
     with Checkpoints(workdir, parallel) as checkpoints:
-        restored = checkpoints.restore_variables(checkpoint, network.shapes())
+        restored = checkpoints.restore_variables(checkpoint, shapes or network.shapes())
     record = restored.record
     trained_on = spacing.from_json(record.get("training_spacing"))
     return TrainedNetwork(

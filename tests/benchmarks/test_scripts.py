@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+import mbh_jax
 from benchmarks import (
     common,
     compile_time,
@@ -16,6 +17,7 @@ from benchmarks import (
     scaling,
 )
 from benchmarks.workload import Workload
+from data_prep.phantom.head import make_head
 
 
 @pytest.mark.slow
@@ -163,6 +165,13 @@ def test_predict_counts_what_each_further_scan_takes():
     assert lines[-1] == "| each further scan | 6.5 (6.0-7.0) | 10.5 (10.0-11.0) |  |"
     phases = predict.describe_phases({"start": 1.0, "device": [2.0, 3.0, 7.0]})
     assert phases.splitlines()[2:] == ["| start | 1.00 |", "| device | 3.00 (2.00-7.00) |"]
+
+
+def test_predict_has_a_network_that_finds_little_blood(tmp_path):
+    predict.make_bundle("smoke", 64, tmp_path / "model.zip")
+    hu = make_head(0, 0, 64, "even", 3).hu.transpose(2, 1, 0)
+    mask = mbh_jax.load(tmp_path / "model.zip").predict_mask(hu[1:2])
+    assert (mask > 0).mean() == pytest.approx(predict.BLOOD_FRACTION, abs=0.002)
 
 
 def test_predict_leaves_out_frameworks_that_are_not_installed(monkeypatch, capsys):

@@ -311,6 +311,14 @@ def test_pixels_outside_the_image_are_air(tmp_path: Path) -> None:
     np.testing.assert_array_equal(volume.hu[:, 4:], head(3)[:, 4:])
 
 
+def test_dicom_files_that_are_called_like_pictures(tmp_path: Path) -> None:
+    paths = write_head(tmp_path, 3)
+    for path, suffix in zip(paths, (".tif", ".jpg", ".png"), strict=True):
+        path.rename(path.with_suffix(suffix))
+    assert read_scan(tmp_path).shape == (3, 64, 64)
+    assert read_scan(paths[0].with_suffix(".tif")).shape == (1, 64, 64)
+
+
 def test_a_dicomdir_stands_for_its_folder() -> None:
     """pydicom's own example: two CT series, scouts and other modalities, files without suffix."""
     disc = Path(pydicom.__path__[0]) / "data" / "test_files" / "dicomdirtests"

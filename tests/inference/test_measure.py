@@ -19,7 +19,7 @@ def test_two_boxes_and_a_corner() -> None:
     assert found["IPH"].ml == pytest.approx(601 * 1.25e-3)
     assert (found["IPH"].num_slices, found["IPH"].num_lesions) == (4, 1)
     assert found["SDH"].ml == pytest.approx(16 * 1.25e-3)
-    assert found["EDH"] == measure.Measurement(0.0, 0, 0, 0.0, 0.0)
+    assert found["EDH"] == measure.Measurement(0.0, 0, 0, 0, 0, 0.0, 0.0)
     assert (found["any"].num_lesions, found["any"].num_slices) == (2, 5)
     assert found["any"].largest_lesion_ml == pytest.approx(601 * 1.25e-3)
 

@@ -221,6 +221,15 @@ def test_the_program_resizes_nothing_that_fits() -> None:
     assert "dot_general" in operations(64)  # How JAX resizes linearly.
 
 
+def test_a_first_scan_that_cannot_be_read_is_no_error_of_the_network(workdir: Path) -> None:
+    def damaged() -> tuple[int, int, int]:
+        raise UserError("damaged")
+
+    assert mbh_jax.load(workdir, first_shape=damaged).predict_mask(_hu(0, 1)).shape == (1, 64, 64)
+    with pytest.raises(UserError, match="holds no run"):
+        mbh_jax.load(workdir / "away", first_shape=damaged)
+
+
 def test_one_program_for_each_image_size_which_is_kept_for_the_next_start(workdir: Path) -> None:
     events: list[str] = []
 
@@ -240,6 +249,14 @@ def test_one_program_for_each_image_size_which_is_kept_for_the_next_start(workdi
         assert events.count(requests) == 1
         predictor.predict_mask(_hu(0, 3, size=48))
         assert events.count(requests) == 2
+        # It is compiled while the weights are read where a scan says the size; of a picture alone.
+        for num_slices in (3, 1):
+            hu = _hu(2, num_slices, size=40)
+            predictor = mbh_jax.load(workdir, batch_size=2, first_shape=lambda hu=hu: hu.shape)
+            events.clear()
+            mask = predictor.predict_mask(hu)
+            assert requests not in events
+            np.testing.assert_array_equal(mask, mbh_jax.load(workdir).predict_mask(hu))
         # A new start finds both programs.
         jax.clear_caches()
         predictor = mbh_jax.load(workdir, batch_size=2)

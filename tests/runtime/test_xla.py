@@ -39,12 +39,12 @@ def test_one_program_for_each_shape(monkeypatch: pytest.MonkeyPatch) -> None:
         return program.compile()
 
     monkeypatch.setattr(xla, "compile_lowered", compile_and_count)
-    double = xla.compile_when_called(jax.jit(lambda tree: tree["x"] * 2))
+    double = xla.CompiledWhenCalled(jax.jit(lambda tree: tree["x"] * 2))
     for size in (2, 3, 2, 3):
         np.testing.assert_array_equal(double({"x": jnp.arange(size)}), 2 * np.arange(size))
     assert len(lowered) == 2
 
 
 def test_numpy_arrays_are_taken() -> None:
-    double = xla.compile_when_called(jax.jit(lambda x, y: x * y))
+    double = xla.CompiledWhenCalled(jax.jit(lambda x, y: x * y))
     np.testing.assert_array_equal(double(np.arange(3), jnp.arange(3)), [0, 1, 4])
