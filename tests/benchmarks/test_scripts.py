@@ -6,6 +6,7 @@ import pytest
 
 import mbh_jax
 from benchmarks import (
+    augmentation,
     common,
     compile_time,
     conv_lowering,
@@ -181,3 +182,17 @@ def test_predict_leaves_out_frameworks_that_are_not_installed(monkeypatch, capsy
     cases = predict.compare(workload, ["onnx"], {}, repeats=1)
     assert [case.label for case in cases] == ["ours"]
     assert "onnx: a_framework_that_nobody_has is not installed in" in capsys.readouterr().out
+
+
+def test_augmentation_is_compared_with_none_and_with_the_step():
+    cost = augmentation.Cost
+    found = {
+        "step": cost([100.0, 200.0], [200.0, 200.0]),
+        "none, brain": cost([1.0, 2.0], [1.0, 1.0]),
+        "strong, brain": cost([6.0, 12.0], [11.0, 11.0]),
+    }
+    lines = augmentation.describe(found).splitlines()
+    assert lines[0] == (
+        "training step without augmentation: 150 (100-200) ms an image, 200 (200-200) CPU ms"
+    )
+    assert lines[4:] == ["| strong, brain | 7.5 (5.0-10.0) | 5.0 % | 10.0 (10.0-10.0) | 5.0 % |"]

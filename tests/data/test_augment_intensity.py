@@ -25,7 +25,7 @@ def test_parameters_that_are_off_leave_the_same_bits() -> None:
             intensity.change_contrast(image, one),
             intensity.lower_resolution(image, one),
             intensity.change_gamma(image, one + off),
-            intensity.change_intensity(jax.random.key(0), image, Preset()),
+            intensity.change_intensity(jnp.zeros((7, 4, 2)), jax.random.key(0), image, Preset()),
         ]
 
     for changed in changes():

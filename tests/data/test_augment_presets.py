@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 from mbh_jax import config as config_keys
 from mbh_jax.data.augmentation import AUGMENTATIONS, create_augmentation, draws, presets
 from mbh_jax.data.augmentation.presets import Preset, Range
+from mbh_jax.data.augmentation.registry import create_from_preset
 from mbh_jax.data.preprocess import apply_windows
 
 KEYS = jax.vmap(lambda n: jax.random.fold_in(jax.random.key(7), n))(jnp.arange(6))
@@ -97,7 +98,7 @@ def test_strong_shows_the_lowest_value_of_a_slice_outside() -> None:
 
 def test_equal_windows_stay_equal_and_several_are_moved_alike() -> None:
     hu, label = slices()
-    clamped, _ = augmented("strong", KEYS, hu, label, "hu_0_255")
+    clamped, _ = augmented("strong", KEYS, hu, label, "hu_0_255", intensity=False)
     np.testing.assert_array_equal(clamped[..., 0], clamped[..., 2])
     assert clamped.max() > 40
     several, _ = augmented("strong", KEYS, hu, label, "brain_subdural_bone", intensity=False)
@@ -148,16 +149,16 @@ def test_nnunet_draws_what_nnunet_draws() -> None:
 
 
 def test_nnunet_shows_the_mean_of_blood_outside_and_keeps_what_leaves_the_window() -> None:
-    hu = jnp.full((64, 16, 16, 1), 35, jnp.int16)
-    keys = jax.random.split(jax.random.key(0), 64)
-    image, _ = augmented("nnunet", keys, hu, jnp.zeros((64, 16, 16), int), intensity=False)
-    corner = np.unique(np.asarray(image[:, 0, 0, 0]).round(3))
-    # The corner of a turned square shows 52 HU, and others 35 HU, in the window 0..80 HU.
-    assert corner.min() == pytest.approx(35 / 80, abs=1e-3)
-    assert corner.max() == pytest.approx(52 / 80, abs=1e-3)
-    bone = jnp.full((64, 16, 16, 1), 500, jnp.int16)
-    brighter, _ = augmented("nnunet", keys, bone, jnp.zeros((64, 16, 16), int), spatial=False)
-    assert brighter.max() > 1.05
+    assert not presets.NNUNET.fill_with_lowest and not presets.NNUNET.clip
+    turned = Preset(rotation_degrees=Range(1.0, 45.0, 45.0), fill_with_lowest=False, clip=False)
+    image, label = jnp.full((1, 16, 16, 1), 35 / 80), jnp.zeros((1, 16, 16), int)
+    changed, _ = create_from_preset(turned, "brain").augment_image(KEYS[:1], image, label)
+    assert changed[0, 0, 0, 0] == pytest.approx(52 / 80, abs=1e-5)
+    assert changed[0, 8, 8, 0] == pytest.approx(35 / 80, abs=1e-5)
+    brighter = Preset(brightness=Range(1.0, 1.25, 1.25), clip=False)
+    changed, _ = create_from_preset(brighter, "brain").augment_image(KEYS[:1], image + 1, label)
+    # 115 HU are 63 HU above the mean of blood, which become up to 1.25 times as many.
+    assert 115 / 80 < changed[0, 8, 8, 0] <= (52 + 1.25 * 63) / 80
 
 
 def test_none_returns_the_inputs_themselves() -> None:

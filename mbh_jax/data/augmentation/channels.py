@@ -71,7 +71,8 @@ def over_batch(change: Change, window: str, scale: Scale, *, clip: bool) -> Chan
         keys: jax.Array, image: jax.Array, label: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
         # On a CPU one example after another, because transforms that do not act are then not
-        # computed, and XLA does not compute a transform again for each of those after it.
+        # computed, and XLA does not compute a transform again for each of those after it. (Under
+        # jit over several CPUs each of them computes all examples.)
         return jax.lax.platform_dependent(
             keys,
             image,

@@ -3,17 +3,27 @@
 All numbers of an example are drawn at once, because each draw by itself takes time to compile.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mbh_jax.data.augmentation.presets import Range
 
 _ACTS, _ACTS_ON_CHANNEL, _FIRST, _SECOND = range(4)
 
 
-def numbers(key: jax.Array, transforms: int, channels: int) -> jax.Array:
-    """Uniform random numbers (transforms, 4, channels): for each transform what `uniform` takes."""
-    return jax.random.uniform(key, (transforms, 4, channels))
+def numbers(key: jax.Array, *shapes: tuple[int, ...]) -> list[jax.Array]:
+    """Arrays of these shapes with uniform random numbers from 0 to below 1."""
+    sizes = [math.prod(shape) for shape in shapes]
+    parts = jnp.split(jax.random.uniform(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def shape_for(transforms: int, channels: int) -> tuple[int, int, int]:
+    """Of the numbers that `uniform` and `factor` take, a row for each transform."""
+    return transforms, 4, channels
 
 
 def uniform(numbers: jax.Array, bounds: Range, off: float, *, second: bool = False) -> jax.Array:

@@ -18,6 +18,9 @@ Coordinates = tuple[jax.Array, jax.Array]
 _CELLS = 8
 """Cells of the B-spline of elastic deformation along a side."""
 
+SHAPES = (draws.shape_for(7, 2), (2, _CELLS + 3, _CELLS + 3))
+"""Of the random numbers that `draw_coordinates` takes."""
+
 
 def is_off(preset: Preset) -> bool:
     """Whether no spatial transform of a preset ever acts."""
@@ -26,16 +29,16 @@ def is_off(preset: Preset) -> bool:
     return not any([*(one.probability for one in ranges), *flips])
 
 
-def draw_coordinates(key: jax.Array, preset: Preset, height: int, width: int) -> Coordinates:
+def draw_coordinates(
+    numbers: jax.Array, control: jax.Array, preset: Preset, height: int, width: int
+) -> Coordinates:
     """The coordinates of a random elastic and affine transform about the middle of the image.
 
     Args:
-        key: PRNG key of the example.
+        numbers, control: uniform random numbers from 0 to 1 with the shapes `SHAPES`.
         preset: ranges of the parameters.
         height, width: of the image.
     """
-    numbers_key, elastic_key = jax.random.split(key)
-    numbers = draws.numbers(numbers_key, 7, 2)
     side = jnp.array([height, width], jnp.float32)
     angle = jnp.deg2rad(draws.uniform(numbers[0], preset.rotation_degrees, 0.0)[0])
     scale = draws.uniform(numbers[1], preset.scale, 1.0)[0]
@@ -47,7 +50,7 @@ def draw_coordinates(key: jax.Array, preset: Preset, height: int, width: int) ->
     column = jnp.arange(width, dtype=jnp.float32)[None, :] - (width - 1) / 2
     if preset.elastic.probability:
         amount = draws.uniform(numbers[6], preset.elastic, 0.0)[0]
-        moved = displacement(elastic_key, height, width) * (amount * side)[:, None, None]
+        moved = displacement(control, height, width) * (amount * side)[:, None, None]
         row, column = row + moved[0], column + moved[1]
     # Not a matrix product: accelerators would round the coordinates.
     cos, sin = scale * jnp.cos(angle), scale * jnp.sin(angle)
@@ -57,14 +60,17 @@ def draw_coordinates(key: jax.Array, preset: Preset, height: int, width: int) ->
     return rows, columns
 
 
-def displacement(key: jax.Array, height: int, width: int) -> jax.Array:
-    """A smooth random field (2,H,W): a cubic B-spline of control points of mean 0, variance 1."""
-    bound = 3.0**0.5
-    control = jax.random.uniform(key, (2, _CELLS + 3, _CELLS + 3), minval=-bound, maxval=bound)
+def displacement(control: jax.Array, height: int, width: int) -> jax.Array:
+    """A smooth random field (2,H,W): a cubic B-spline of control points of mean 0, variance 1.
+
+    Args:
+        control: (2, cells + 3, cells + 3) uniform random numbers from 0 to 1.
+        height, width: of the field.
+    """
     return jnp.einsum(
         "hi,kij,wj->khw",
         _spline(height),
-        control,
+        12.0**0.5 * (control - 0.5),
         _spline(width),
         precision=jax.lax.Precision.HIGHEST,
     )

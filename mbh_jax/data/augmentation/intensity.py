@@ -31,23 +31,29 @@ def change_window(key: jax.Array, hu: jax.Array, preset: Preset) -> jax.Array:
     """
     if not (preset.window_level_hu.probability or preset.window_width.probability):
         return hu
-    numbers = draws.numbers(key, 2, 1)
+    (numbers,) = draws.numbers(key, draws.shape_for(2, 1))
     shift_hu = draws.uniform(numbers[0], preset.window_level_hu, 0.0)
     width = draws.factor(numbers[1], preset.window_width)
     level_hu = BRAIN.level_hu
     return (hu.astype(jnp.float32) - level_hu - shift_hu) / width + level_hu
 
 
-def change_intensity(key: jax.Array, image: jax.Array, preset: Preset) -> jax.Array:
+def shape_of_numbers(channels: int) -> tuple[int, int, int]:
+    """Of the random numbers that `change_intensity` takes."""
+    return draws.shape_for(7, channels)
+
+
+def change_intensity(
+    numbers: jax.Array, noise_key: jax.Array, image: jax.Array, preset: Preset
+) -> jax.Array:
     """Noise, blur, brightness, contrast, low resolution, inverted gamma and gamma, in this order.
 
     Args:
-        key: PRNG key of the example.
+        numbers: uniform random numbers from 0 to 1, of `shape_of_numbers(C)`.
+        noise_key: PRNG key of the noise.
         image: (H,W,C) float32 on the scale of blood (`mbh_jax.data.augmentation.presets`).
         preset: ranges of the parameters.
     """
-    numbers_key, noise_key = jax.random.split(key)
-    numbers = draws.numbers(numbers_key, 7, image.shape[-1])
     if preset.noise.probability:
         std = draws.uniform(numbers[0], preset.noise, 0.0)[0]
         image = _unless_off(functools.partial(add_noise, noise_key), image, std, 0.0)

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-from mbh_jax.data.augmentation import basic, channels, geometry, intensity, original, presets
+from mbh_jax.data.augmentation import basic, channels, draws, geometry, intensity, original, presets
 
-_WINDOW, _GEOMETRY, _INTENSITY = range(3)
+_WINDOW, _IMAGE = range(2)
 """Which random numbers of an example's key a part of a preset uses."""
 
 
@@ -74,15 +74,17 @@ def create_from_preset(
         return intensity.change_window(jax.random.fold_in(key, _WINDOW), hu, preset)
 
     def change(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
+        numbers_key, noise_key = jax.random.split(jax.random.fold_in(key, _IMAGE))
+        movement, control, values = draws.numbers(
+            numbers_key, *geometry.SHAPES, intensity.shape_of_numbers(image.shape[-1])
+        )
         if spatial and not geometry.is_off(preset):
             lowest = image.min((0, 1))
             fill = lowest if preset.fill_with_lowest else jnp.zeros_like(lowest)
-            geometry_key = jax.random.fold_in(key, _GEOMETRY)
-            where = geometry.draw_coordinates(geometry_key, preset, *label.shape)
+            where = geometry.draw_coordinates(movement, control, preset, *label.shape)
             image, label = geometry.resample(image, label, where, fill)
         if intensity_changes:
-            intensity_key = jax.random.fold_in(key, _INTENSITY)
-            image = intensity.change_intensity(intensity_key, image, preset)
+            image = intensity.change_intensity(values, noise_key, image, preset)
         return image, label
 
     scale = channels.Scale(presets.BLOOD_MEAN_HU, presets.BLOOD_STD_HU)
