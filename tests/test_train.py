@@ -29,7 +29,8 @@ from configs import smoke
 from data_prep import build_tfrecords
 from mbh_jax import export
 from mbh_jax.data.loader import Loader
-from mbh_jax.errors import UserError
+from mbh_jax.errors import Stopped, UserError
+from mbh_jax.inference import split
 from mbh_jax.reporting.run_files import RunFiles
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.runtime.preemption import StopRequest
@@ -265,7 +266,10 @@ def test_another_network_is_refused_in_evaluation(config: ConfigDict, undisturbe
 
 
 def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
-    config: ConfigDict, undisturbed: Path, capsys: pytest.CaptureFixture[str]
+    config: ConfigDict,
+    undisturbed: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     config.eval.split = "train"
     config.eval.batch_size = 7
@@ -283,6 +287,16 @@ def test_evaluation_of_a_split_counts_every_voxel_of_its_volumes_once(
             voxels = np.prod(volumes[name].shape)
             assert sum(counts[kind] for kind in ("TP", "FP", "FN", "TN")) == voxels
     assert "mean of 5" in capsys.readouterr().out
+
+    def stopped(*_: object) -> None:
+        raise Stopped("stopped on request")
+
+    # Masks that a stopped evaluation leaves do not lie beside the tables of others.
+    monkeypatch.setattr(split, "predict_volumes", stopped)
+    with pytest.raises(Stopped):
+        evaluate_split(config, undisturbed)
+    left = {path.name for path in (undisturbed / "evaluation" / "train").iterdir()}
+    assert left == {"masks"}
 
 
 def test_evaluations_on_two_datasets_are_both_kept(
@@ -580,10 +594,10 @@ def test_slices_of_several_sizes_are_counted_at_their_own(
     train_and_evaluate(config, workdir)
     index = Loader(config.data).index
     assert len(index.in_plane_shapes()) == 2
-    for split in ("train", "validation", "test"):
-        config.eval.split = split
+    for part in ("train", "validation", "test"):
+        config.eval.split = part
         evaluate_split(config, workdir)
-        summary = json.loads((workdir / "evaluation" / split / "summary.json").read_text())
+        summary = json.loads((workdir / "evaluation" / part / "summary.json").read_text())
         for name, case in zip(summary["patients"], summary["metric_per_case"], strict=True):
             rows = [index.volumes[v].volume_id == name for v in index.volume]
             found = [case["metrics"][str(label)]["n_ref"] for label in range(1, 6)]

@@ -185,6 +185,19 @@ def summarize(
     return files.json_ready(summary)
 
 
+TABLES = (
+    *("per_case.csv", "per_lesion.csv", "per_slice.csv", "confusion.csv"),
+    *("evaluation.json", "summary.json"),
+)
+"""The files that `write_evaluation` writes."""
+
+
+def discard_evaluation(directory: epath.PathLike) -> None:
+    """Deletes the tables of an earlier evaluation, whose masks are about to be replaced."""
+    for name in TABLES:
+        (epath.Path(directory) / name).unlink(missing_ok=True)
+
+
 def write_evaluation(
     directory: epath.PathLike,
     summary: Summary,

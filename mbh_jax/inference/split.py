@@ -59,9 +59,9 @@ def evaluate(
     """Evaluates a checkpoint of `workdir` on the volumes of a split, and prints the table.
 
     Writes into `<workdir>/evaluation/<split>` what `summary.write_evaluation` writes and, of whole
-    volumes, the masks; what is not of the best checkpoint or not of all slices has `_last` or
-    `_blood` after the split, and what is of another dataset than the run was trained on the first
-    eight digits of that dataset's fingerprint.
+    volumes, the masks; tables of an earlier evaluation there are deleted first. What is not of the
+    best checkpoint or not of all slices has `_last` or `_blood` after the split, and what is of
+    another dataset than the run was trained on the first eight digits of that one's fingerprint.
 
     Args:
         config: the run's, perhaps with other values of `data.dir`, `eval.*` and `parallel.*`.
@@ -101,6 +101,10 @@ def evaluate(
     ):
         batches = loader.eval_batches(examples, global_batch=config.eval.batch_size)
         watched = _watch(batches, progress, stop)
+        if distributed.is_primary():
+            # If this one is stopped, its masks must not lie beside the tables of others.
+            summary.discard_evaluation(directory)
+            (directory / REPORT_FILE).unlink(missing_ok=True)
         volumes = predict_volumes(step, trained.variables, watched, parallel)
         scores = score_volumes(volumes, index, rules, directory / MASKS_DIR if is_whole else None)
     if not distributed.is_primary():
