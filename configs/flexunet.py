@@ -41,6 +41,7 @@ def get_config() -> ConfigDict:
                 "activation": "relu",
                 "norm": "none",
                 "attention": False,
+                "patch_size": 1,
                 "dtype": "float32",
                 "remat": False,
             },

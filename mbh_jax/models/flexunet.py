@@ -41,6 +41,8 @@ class FlexUNet(nn.Module):
         activation: a key of `layers.ACTIVATIONS`, applied to every 'same' convolution.
         norm: one of `layers.NORMS`, applied after every activation.
         attention: weight the skip connections by attention gates.
+        patch_size: side of the squares of pixels that are the channels of one pixel of level 0, in
+            the input as in the logits (Shi et al., 2016, arXiv:1609.05158).
         dtype: of the computation; parameters, statistics and logits are float32.
         remat: recompute the inside of each level in the backward pass instead of keeping it, for
             less memory and one more forward pass (Chen et al., 2016, arXiv:1604.06174). XLA's CPU
@@ -57,6 +59,7 @@ class FlexUNet(nn.Module):
     activation: str = "relu"
     norm: str = "none"
     attention: bool = False
+    patch_size: int = 1
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     axis_name: str | None = None
@@ -82,7 +85,7 @@ class FlexUNet(nn.Module):
         """Logits of every pixel.
 
         Args:
-            x: (B, H, W, C), H and W multiples of `size_divisor(num_layers)`.
+            x: (B, H, W, C), H and W multiples of `size_divisor(num_layers, patch_size)`.
             train: use dropout and the batch's own statistics, and update their running means.
             weight: (B,), 0 for padding examples, which batch statistics leave out; None: all count.
             dropout_keys: (B,) PRNG keys. An example's dropout depends on its own key alone, so that
@@ -92,9 +95,9 @@ class FlexUNet(nn.Module):
             (B, H, W, num_classes) float32.
 
         Raises:
-            ValueError: if H or W cannot be halved `num_layers - 1` times.
+            ValueError: if H or W is no such multiple.
         """
-        divisor = size_divisor(self.num_layers)
+        divisor = size_divisor(self.num_layers, self.patch_size)
         if x.shape[1] % divisor or x.shape[2] % divisor:
             raise ValueError(f"image of {x.shape[1:3]}: both sides must be multiples of {divisor}")
 
@@ -116,7 +119,7 @@ class FlexUNet(nn.Module):
 
         *outer_levels, bridge = (self.level(i) for i in range(self.num_layers))
 
-        x = x.astype(self.dtype)
+        x = _to_patches(x.astype(self.dtype), self.patch_size)
         skips = []
         for i, level in enumerate(outer_levels):
             x = block(x, level, f"encoder_{i}")
@@ -134,17 +137,36 @@ class FlexUNet(nn.Module):
             x = jnp.concatenate([x, skip], axis=-1)
             x = block(x, level, f"decoder_{i}")
 
-        return layers.Conv(
-            self.num_classes,
+        logits = layers.Conv(
+            self.num_classes * self.patch_size**2,
             kernel_size=1,
             kernel_init=nn.initializers.glorot_uniform(),
             name="logits",
         )(x.astype(jnp.float32))
+        return _from_patches(logits, self.patch_size)
 
 
-def size_divisor(num_layers: int) -> int:
-    """The number that must divide an image's sides for `num_layers - 1` halvings."""
-    return 2 ** (num_layers - 1)
+def _to_patches(x: jax.Array, size: int) -> jax.Array:
+    """(B, H, W, C) -> (B, H / size, W / size, size * size * C)."""
+    if size == 1:
+        return x
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height // size, size, width // size, size, channels)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height // size, width // size, -1)
+
+
+def _from_patches(x: jax.Array, size: int) -> jax.Array:
+    """The inverse of `_to_patches`."""
+    if size == 1:
+        return x
+    batch, height, width, _ = x.shape
+    x = x.reshape(batch, height, width, size, size, -1)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * size, width * size, -1)
+
+
+def size_divisor(num_layers: int, patch_size: int = 1) -> int:
+    """The number that must divide an image's sides for `num_layers - 1` halvings of its patches."""
+    return patch_size * 2 ** (num_layers - 1)
 
 
 def _problem(config: ConfigDict) -> str | None:
@@ -181,6 +203,13 @@ ARCHITECTURE = Architecture(
             "attention gates on the skip connections, one weight a pixel (Oktay et al., 2018), "
             "after Lin et al. (2025)",
         ),
+        "patch_size": keys.integer(
+            1,
+            1,
+            "side of the squares of pixels that the network takes as one: 2 costs a quarter as "
+            "much as 1",
+            maximum=16,
+        ),
         "dtype": keys.choice(
             "float32",
             ("float32", "bfloat16"),
@@ -191,7 +220,7 @@ ARCHITECTURE = Architecture(
         ),
     },
     meaning="the TensorFlow FlexUNet, layer for layer: a U-Net whose levels follow from a base",
-    size_divisor=lambda config: size_divisor(config.num_layers),
+    size_divisor=lambda config: size_divisor(config.num_layers, config.patch_size),
     problem=_problem,
     without_influence=("remat",),
     has_batch_statistics=lambda config: config.norm == "batch",

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from mbh_jax.models import create_model
+from mbh_jax.models import create_model, flexunet
 from mbh_jax.models.flexunet import size_divisor
 
 
@@ -198,7 +198,7 @@ def test_remat_keeps_less_for_the_backward_pass():
 DEVICES_PROGRAM = """
 import jax, jax.numpy as jnp, numpy as np
 from ml_collections import ConfigDict
-from mbh_jax.models import create_model
+from mbh_jax.models import create_model, flexunet
 
 config = ConfigDict(dict(name="flexunet", base_filters=4, base_kernel=5, num_layers=3,
                          dropout_rate=0.2, dilation=2, activation="relu", norm="batch",
@@ -253,3 +253,21 @@ def test_networks_need_no_tensorflow():
         "assert 'tensorflow' not in sys.modules and 'keras' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_patches_are_the_channels_of_a_pixel_and_come_back_in_place():
+    x = jnp.arange(2 * 8 * 12 * 3.0).reshape(2, 8, 12, 3)
+    patches = flexunet._to_patches(x, 4)
+    assert patches.shape == (2, 2, 3, 48)
+    np.testing.assert_array_equal(patches[1, 1, 2], x[1, 4:8, 8:12].reshape(-1))
+    np.testing.assert_array_equal(flexunet._from_patches(patches, 4), x)
+
+
+def test_a_network_of_patches_has_logits_of_every_pixel():
+    network = flexunet.FlexUNet(num_classes=6, base_filters=2, num_layers=3, patch_size=2)
+    x = jnp.zeros((1, 16, 24, 3))
+    variables = network.init(jax.random.key(0), x)
+    assert network.apply(variables, x).shape == (1, 16, 24, 6)
+    assert variables["params"]["encoder_0"]["conv_0"]["kernel"].shape[2:] == (12, 2)
+    with pytest.raises(ValueError, match="multiples of 8"):
+        network.apply(variables, jnp.zeros((1, 20, 16, 3)))
