@@ -204,7 +204,7 @@ class Predictor:
         clipped = clipped_warnings(scan.hu, self._shown)
         for text in [text for text in clipped if text not in self._said]:
             self._said.add(text)
-            log.warning("warning of this and maybe other scans: %s", text)
+            log.warning("warning (logged once, see the warnings of each scan): %s", text)
         doubts = [*clipped, *warnings(scan, mask, trained_on)]
         return Prediction(scan, mask, measurements, doubts, probabilities)
 
