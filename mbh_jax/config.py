@@ -167,9 +167,12 @@ def check_key(key: str, values: Mapping[str, Any]) -> None:
     owners = owners_of(key)
     if owners:
         chosen = f"{key.partition('.')[0]}.name"
+        name, rule = values.get(chosen), SHARED_KEYS[chosen]
+        if not rule.accepts(name):
+            raise UserError(f"config: {chosen} must be {rule.wanted}, not {name!r}")
         raise UserError(
-            f"config: {key} belongs to {' and '.join(owners)}, and {chosen} is "
-            f"{values.get(chosen)}: --config.{chosen}={owners[0]}, or leave it out"
+            f"config: {key} belongs to {' and '.join(owners)}, and {chosen} is {name}: "
+            f"--config.{chosen}={owners[0]}, or leave it out"
         )
     close = difflib.get_close_matches(key, every_key(), n=1)
     raise UserError(f"config: unknown key {key}" + (f", did you mean {close[0]}?" if close else ""))

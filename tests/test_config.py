@@ -201,6 +201,14 @@ def test_a_key_of_another_component_is_refused_with_its_name(config: ConfigDict)
         config_keys.validate(config, num_devices=1)
 
 
+def test_a_component_that_nobody_knows_is_named_before_the_keys_of_another(
+    config: ConfigDict,
+) -> None:
+    config.augment.name = "strng"
+    with pytest.raises(UserError, match=r"augment\.name must be one of basic, .*, not 'strng'"):
+        config_keys.validate(config, num_devices=1)
+
+
 def test_a_configuration_of_an_earlier_version_is_completed(config: ConfigDict) -> None:
     old = config.to_dict()
     old["loss"] |= {"dice_weight": 1.0, "dice_smooth": 1.0}
