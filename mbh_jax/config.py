@@ -9,7 +9,6 @@ augmentation, the keys of those four, and no others.
 import argparse
 import difflib
 import math
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from mbh_jax.keys import Key, flatten
 from mbh_jax.models.architecture import Architecture
 from mbh_jax.optimization.losses import LOSSES
 from mbh_jax.optimization.optimizers import OPTIMIZERS, SCHEDULES
+from mbh_jax.runtime import profiling
 from mbh_jax.runtime.parallel import MODES
 
 COMPONENTS: dict[str, Mapping[str, keys.Component | Architecture]] = {
@@ -33,11 +33,6 @@ COMPONENTS: dict[str, Mapping[str, keys.Component | Architecture]] = {
     "augment": AUGMENTATIONS,
 }
 """The sections whose `name` chooses a component, which has further keys there."""
-
-
-def _is_range_of_steps(value: Any) -> bool:
-    found = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", value) if isinstance(value, str) else None
-    return value == "" or (found is not None and int(found[1]) < int(found[2]))
 
 
 SHARED_KEYS: dict[str, Key] = {
@@ -118,12 +113,7 @@ SHARED_KEYS: dict[str, Key] = {
         "best", ("best", "last"), "checkpoint that evaluation and `--init_from` take"
     ),
     "parallel.mode": keys.choice("pmap", MODES, "how a step runs on many devices"),
-    "profile.steps": Key(
-        "",
-        _is_range_of_steps,
-        "empty, or a first and a later last step, counted from 1, as in 10:15",
-        "steps to trace for a profiler; empty: none",
-    ),
+    **{f"profile.{name}": key for name, key in profiling.KEYS.items()},
 }
 """Keys that every configuration has."""
 

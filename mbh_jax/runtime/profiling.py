@@ -1,13 +1,31 @@
 """A trace of a few training steps, for TensorBoard's profiler or XProf."""
 
+import re
 from typing import Any
 
 import jax
 from etils import epath
 
+from mbh_jax import keys
 from mbh_jax.log import log, only_warn
 
 PROFILE_DIR = "profile"
+
+
+def _is_range_of_steps(value: Any) -> bool:
+    found = re.fullmatch(r"([1-9][0-9]*):([1-9][0-9]*)", value) if isinstance(value, str) else None
+    return value == "" or (found is not None and int(found[1]) < int(found[2]))
+
+
+KEYS = {
+    "steps": keys.Key(
+        "",
+        _is_range_of_steps,
+        "empty, or a first and a later last step, counted from 1, as in 10:15",
+        "steps to trace for a profiler; empty: none",
+    ),
+}
+"""Keys of the section "profile" of a configuration."""
 
 
 class StepProfiler:
