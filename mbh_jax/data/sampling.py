@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 from mbh_jax import keys
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.order import num_batches
-from mbh_jax.errors import UserError
 from mbh_jax.labels import FOREGROUND
+from mbh_jax.log import log
 
 SAMPLINGS = ("uniform", "class_balanced", "volume_balanced")
 """What `data.sampling` may be."""
@@ -75,9 +75,6 @@ class Sampler:
 
     Attributes:
         num_batches: batches, that is optimizer steps, of an epoch.
-
-    Raises:
-        UserError: `data.empty_share` asks for slices that are not among the examples.
     """
 
     def __init__(self, config: ConfigDict, index: SliceIndex, examples: np.ndarray):
@@ -126,19 +123,17 @@ def draw_probabilities(
         sampling: one of `SAMPLINGS`.
         empty_share: share of slices without blood, or -1.
 
-    Raises:
-        UserError: no slice is without blood, or none has blood, and `empty_share` asks for some.
+    Where all slices have blood, or none, `empty_share` is without effect, and a log line says so.
     """
     blood = index.pixels_per_class[examples][:, list(FOREGROUND)] > 0
     has_blood = blood.any(axis=1)
-    share = 1.0 - has_blood.mean() if empty_share == AS_IN_DATASET else empty_share
-    for needed, group, words in ((share, ~has_blood, "without"), (1 - share, has_blood, "with")):
-        if needed > 0 and not group.any():
-            raise UserError(
-                f"config: data.empty_share={empty_share:g} needs slices {words} blood, and the "
-                f"training slices have none"
-                + (": --config.data.slices=all takes them in" if words == "without" else "")
-            )
+    share = 1.0 - has_blood.mean()
+    if empty_share != AS_IN_DATASET:
+        if has_blood.all() or not has_blood.any():
+            kind = "without" if has_blood.all() else "with"
+            log.info("data.empty_share: no effect: no training slice is %s blood", kind)
+        else:
+            share = empty_share
     probability = np.zeros(len(examples))
     for total, group in ((share, ~has_blood), (1 - share, has_blood)):
         if not group.any():
