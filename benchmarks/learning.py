@@ -2,7 +2,7 @@
 
     python -m benchmarks.learning --source scans --output /tmp/learning --seconds 600 \\
         --variant "quickstart: quickstart data.image_size=256" \\
-        --variant "pretrained: strong_small init_from=phantom" --folds 5 --seeds 0 1
+        --variant "pretrained: strong_small init_from=runs/pretrain" --folds 5 --seeds 0 1
 
 Each variant is a recipe of `configs` with overrides. It is trained once for every fold and seed, on
 all patients but those of the fold, and evaluated on these with its last checkpoint: nothing is

@@ -322,7 +322,9 @@ def test_the_model_card_says_what_the_run_knows(tiny_dataset_dir: Path, tmp_path
     training = run_commands.training_of(config)
     state = training.init().with_variables(restore(path).variables)
     with Checkpoints(path, training.parallel) as checkpoints:
-        record = RunRecord.new(0).to_json(config, summary["provenance"]["dataset"])
+        record = RunRecord.new(0).to_json(
+            config, {"dataset": summary["provenance"]["dataset"], "extra_dataset": None}
+        )
         checkpoints.save_last(state, 0, record)
     # Of another step: these are results of other weights.
     other = path / "evaluation/validation"

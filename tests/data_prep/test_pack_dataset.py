@@ -130,7 +130,7 @@ def test_what_breaks_off_leaves_no_cache(copy: Path, monkeypatch: pytest.MonkeyP
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pipeline, "eval_batches", broken_off)
+        patch.setattr(pipeline, "batches", broken_off)
         pack_dataset.pack(index)
     assert not [path for path in copy.rglob("*") if "packed" in path.name]
     with pytest.raises(UserError, match=r"data\.resident: no packed cache in .*/packed: "):

@@ -44,7 +44,7 @@ def test_parts_give_the_gradient_of_the_whole_batch(objective, linear, num_micro
     }
     params = jnp.asarray([0.5, -1.0, 2.0])
     loss = Loss(None, objective, linear)
-    state = TrainState(None, params, {"mean": jnp.zeros(3)}, None, None)
+    state = TrainState(None, params, {"mean": jnp.zeros(3)}, None, None, None)
     step = jax.jit(
         lambda state, batch: microbatch.accumulate_gradients(
             forward, loss, state, batch, total=lambda tree: tree, num_microbatches=num_microbatches
@@ -70,7 +70,7 @@ def test_a_part_of_padding_leaves_the_model_s_state():
         "x": jnp.ones((4, 3)) * jnp.arange(1.0, 5.0)[:, None],
         "weight": jnp.array([1.0, 1, 0, 0]),
     }
-    state = TrainState(None, jnp.ones(3), {"mean": jnp.zeros(3)}, None, None)
+    state = TrainState(None, jnp.ones(3), {"mean": jnp.zeros(3)}, None, None, None)
     model_state, _ = microbatch.accumulate_gradients(
         forward, Loss(None, ratio, False), state, batch, total=lambda tree: tree, num_microbatches=4
     )
