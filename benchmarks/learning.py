@@ -17,6 +17,7 @@ first came to a value and stayed there, averaged over folds.
 """
 
 import argparse
+import csv
 import importlib
 import json
 import shlex
@@ -28,7 +29,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import common
-from mbh_jax.errors import UserError
+from mbh_jax.errors import UserError, one_line_errors
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
 
 VALIDATIONS = 10
@@ -177,8 +178,6 @@ def steps_in(seconds: float, variant: Variant, data_dir: Path, folder: Path) -> 
 
 def confusion_of(workdir: Path) -> dict[str, np.ndarray]:
     """Voxels by true and predicted class, (K, K), of each held-out case of a run."""
-    import csv
-
     number = {name: label for label, name in enumerate(CLASS_NAMES)}
     found: dict[str, np.ndarray] = {}
     for split in HELD_OUT:
@@ -212,7 +211,7 @@ def dice_table(cases: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
 
 def seconds_to(quality: float, history: Sequence[Mapping[str, Any]]) -> float:
     """Seconds of training until the validation's Dice of any blood is `quality` for good."""
-    values = [entry["val_dice_any"] for entry in history]
+    values = [entry["val_dice_any"] or 0.0 for entry in history]  # None: nothing to find.
     kept = len(values)
     while kept and values[kept - 1] >= quality:
         kept -= 1
@@ -269,13 +268,14 @@ def print_table(results: Sequence[Mapping[str, Any]]) -> None:
     for row in results:
         times = [np.mean(values) for values in row["seconds_to"].values()]
         shown = " | ".join("never" if np.isinf(t) else f"{t:.0f}" for t in times)
-        for rule in ("pooled", "present"):
+        for rule, seconds in (("pooled", shown), ("present", " | ")):
             numbers = " | ".join(f"{row[rule][name]:.3f}" for name in columns)
             print(
                 f"| {row['variant']} | {row['seed']} | {row['steps']} | {row['cases']} | {rule} | "
-                f"{numbers} | {shown if rule == 'pooled' else ''} |"
+                f"{numbers} | {seconds} |"
             )
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

@@ -5,7 +5,7 @@
 
 Beside what the quickstart has: every kind of blood is drawn equally often, with a fifth of slices
 without blood; windows that pictures clamped to 0..255 HU fill too; a network that takes 2 x 2
-pixels as one, so that a step takes a third of the time; group normalisation, which does not depend
+pixels as one, which makes a step faster; group normalisation, which does not depend
 on the batch; strong augmentation; AdamW; the average of the weights. benchmarks/RESULTS.md has what
 it reaches.
 """

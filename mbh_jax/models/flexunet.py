@@ -206,8 +206,8 @@ ARCHITECTURE = Architecture(
         "patch_size": keys.integer(
             1,
             1,
-            "side of the squares of pixels that the network takes as one: 2 costs a quarter as "
-            "much as 1",
+            "side of the squares of pixels that the network takes as one; a greater one makes a "
+            "step faster",
             maximum=16,
         ),
         "dtype": keys.choice(
