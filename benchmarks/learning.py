@@ -30,6 +30,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import common
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.evaluation.overlap import pooled_scores, present_only_scores
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
 
 VALIDATIONS = 10
@@ -190,23 +191,23 @@ def confusion_of(workdir: Path) -> dict[str, np.ndarray]:
 
 
 def dice_table(cases: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """Dice by class, "mean" of the five and "any" blood: "pooled", and of cases that have it."""
+    """Dice by class, "mean" of the five and "any" blood: "pooled", and of cases that have it.
 
-    def dice(matrix: np.ndarray, labels: Sequence[int]) -> float:
-        rest = [label for label in range(NUM_CLASSES) if label not in labels]
-        true_positives = matrix[np.ix_(labels, labels)].sum()
-        errors = matrix[np.ix_(labels, rest)].sum() + matrix[np.ix_(rest, labels)].sum()
-        return 2 * true_positives / max(2 * true_positives + errors, 1)
-
-    regions = {CLASS_NAMES[label]: [label] for label in FOREGROUND} | {"any": list(FOREGROUND)}
-    pooled, present = {}, {}
-    for name, labels in regions.items():
-        pooled[name] = dice(np.sum(cases, axis=0), labels)
-        of_cases = [dice(matrix, labels) for matrix in cases if matrix[labels].sum()]
-        present[name] = float(np.mean(of_cases)) if of_cases else float("nan")
-    for table in (pooled, present):
-        table["mean"] = float(np.mean([table[CLASS_NAMES[label]] for label in FOREGROUND]))
-    return {"pooled": pooled, "present": present}
+    Args:
+        cases: voxels by true and predicted class, (K, K), of each case.
+    """
+    confusion = np.stack(cases)
+    blood = (np.arange(NUM_CLASSES) > 0).astype(int)
+    # Blood of any kind as one class: (cases, 2, 2).
+    any_blood = np.zeros((len(cases), 2, 2), np.int64)
+    np.add.at(any_blood, (slice(None), blood[:, None], blood[None, :]), confusion)
+    found = {}
+    for rule, score in (("pooled", pooled_scores), ("present", present_only_scores)):
+        of_classes = score(confusion)
+        dice = {CLASS_NAMES[label]: float(of_classes.dice[label]) for label in FOREGROUND}
+        dice["mean"] = of_classes.foreground.dice
+        found[rule] = dice | {"any": float(score(any_blood).dice[1])}
+    return found
 
 
 def seconds_to(quality: float, history: Sequence[Mapping[str, Any]]) -> float:

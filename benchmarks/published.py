@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mbh_jax.errors import UserError, one_line_errors
+from mbh_jax.evaluation.overlap import per_case_scores, pooled_scores, present_only_scores
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
 
 RULES = {
@@ -68,40 +69,25 @@ PUBLISHED = (
 
 
 def class_counts(cases: Sequence[dict[str, Any]]) -> np.ndarray:
-    """Reference, predicted and common voxels of each case and class, (cases, 5, 3) int64."""
-    return np.array(
-        [
-            [
-                [case["metrics"][str(label)][name] for name in ("n_ref", "n_pred", "TP")]
-                for label in FOREGROUND
-            ]
-            for case in cases
-        ],
-        np.int64,
-    ).reshape(len(cases), len(FOREGROUND), 3)
+    """Voxels without and with each class, by reference and prediction: (5, cases, 2, 2) int64."""
+    fields = ("TN", "FP", "FN", "TP")
+    counts = [
+        [[case["metrics"][str(label)][name] for name in fields] for case in cases]
+        for label in FOREGROUND
+    ]
+    return np.array(counts, np.int64).reshape(len(FOREGROUND), len(cases), 2, 2)
 
 
 def dice_by_rule(counts: np.ndarray) -> dict[str, np.ndarray]:
     """Dice of each class (5,) by each of `RULES`; NaN where there is no case to count.
 
     Args:
-        counts: (cases, 5, 3), see `class_counts`.
+        counts: (5, cases, 2, 2), see `class_counts`.
     """
-
-    def dice(counts: np.ndarray) -> np.ndarray:
-        n_ref, n_pred, both = np.moveaxis(counts, -1, 0)
-        size = n_ref + n_pred
-        return np.where(size > 0, 2 * both / np.maximum(size, 1), np.nan)
-
-    def mean_over(chosen: np.ndarray) -> np.ndarray:
-        number = chosen.sum(axis=0)
-        total = np.where(chosen, dice(counts), 0).sum(axis=0)
-        return np.where(number > 0, total / np.maximum(number, 1), np.nan)
-
+    scores = {"pooled": pooled_scores, "case": per_case_scores, "present": present_only_scores}
     return {
-        "pooled": dice(counts.sum(axis=0)),
-        "case": mean_over(counts[..., :2].sum(axis=-1) > 0),
-        "present": mean_over(counts[..., 0] > 0),
+        rule: np.array([score(of_class).dice[1] for of_class in counts])
+        for rule, score in scores.items()
     }
 
 
@@ -137,7 +123,7 @@ def table(counts: np.ndarray) -> str:
         return f"| {work} | {rule} | {data} | {numbers} |"
 
     for rule, ours in dice_by_rule(counts).items():
-        lines.append(line("**this run**", rule, f"{len(counts)} cases", ours))
+        lines.append(line("**this run**", rule, f"{counts.shape[1]} cases", ours))
         lines += [line(p.work, rule, p.data, p.dice) for p in PUBLISHED if p.rule == rule]
     lines += ["", *(f"{rule}: {meaning}" for rule, meaning in RULES.items())]
     return "\n".join(lines)

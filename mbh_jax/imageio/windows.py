@@ -23,11 +23,11 @@ class Window(NamedTuple):
 
     def __call__(self, hu: Any) -> Any:
         """Applies it to an array of NumPy or JAX, of any number type: float32, the same shape."""
-        low_hu = self.level_hu - self.width_hu / 2
+        low_hu, high_hu = self.range_hu
         hu = hu.astype("float32")
         if self.to_unit:
             return ((hu - low_hu) / self.width_hu).clip(0.0, 1.0)
-        return hu.clip(low_hu, low_hu + self.width_hu)
+        return hu.clip(low_hu, high_hu)
 
 
 BRAIN = Window(level_hu=40.0, width_hu=80.0)

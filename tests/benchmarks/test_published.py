@@ -10,15 +10,13 @@ from mbh_jax.errors import UserError
 
 
 def case(name: str, **counts: tuple[int, int, int]) -> dict:
-    """A case of a summary; of the classes that are not given it has none."""
-    fields = ("n_ref", "n_pred", "TP")
-    return {
-        "reference_file": f"masks/{name}.nii.gz",
-        "metrics": {
-            str(label): dict(zip(fields, counts.get(kind, (0, 0, 0)), strict=True))
-            for label, kind in enumerate(published.NAMES, start=1)
-        },
-    }
+    """A case of a summary, from voxels of reference, prediction and both of each class."""
+    metrics = {}
+    for label, kind in enumerate(published.NAMES, start=1):
+        n_ref, n_pred, both = counts.get(kind, (0, 0, 0))
+        found = {"TP": both, "FP": n_pred - both, "FN": n_ref - both}
+        metrics[str(label)] = found | {"TN": 100 - sum(found.values())}
+    return {"reference_file": f"masks/{name}.nii.gz", "metrics": metrics}
 
 
 CASES = [

@@ -27,9 +27,8 @@ class Scale(NamedTuple):
 
 def window_bounds_hu(window: str) -> tuple[np.ndarray, np.ndarray]:
     """Lowest and highest HU (C,) of the distinct windows of a preset."""
-    chosen = _distinct(window)
-    low = np.array([one.level_hu - one.width_hu / 2 for one in chosen])
-    return low, low + np.array([one.width_hu for one in chosen])
+    low, high = np.array([one.range_hu for one in _distinct(window)]).T
+    return low, high
 
 
 def over_batch(change: Change, window: str, scale: Scale, *, clip: bool) -> Change:
