@@ -44,8 +44,9 @@ def test_recipe_is_valid_and_its_docstring_holds_its_command(name: str) -> None:
     assert f"python -m mbh_jax.main --config=configs/{name}.py" in docstring
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", ["flexunet", "quickstart", "strong", "strong_small"])
 def test_recipe_runs_a_step(name: str) -> None:
+    """Of the recipes that bring components; the others change their sizes and rates."""
     config = recipe(name)
     # The network of the recipe with fewer filters and levels, on the smallest image it takes.
     levels = "num_layers" if config.model.name == "flexunet" else "num_stages"

@@ -394,6 +394,7 @@ def test_early_stopping_stops_after_the_given_epochs_without_a_better_loss(
     config.optimizer.learning_rate = 1e-12
     config.optimizer.warmup_epochs = 0.0
     config.model.norm = "none"
+    config.train.steps_per_epoch = 1
     config.train.num_epochs = 10
     config.train.early_stopping_patience = 2
     config.train.preview_slices = 0

@@ -194,16 +194,15 @@ def test_slices_that_do_not_fit_the_device_are_one_line(packed_dataset: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", MODES)
 def test_processes_give_the_numbers_of_one_that_reads_records(
-    tiny_dataset_dir: Path, without_records: Path, tmp_path: Path, mode: str
+    tiny_dataset_dir: Path, without_records: Path, tmp_path: Path
 ) -> None:
     changes = {"train__num_epochs": 2, "train__checkpoint_every_steps": 5}
     reference = tmp_path / "reference"
     config = run_commands.tiny_config(tiny_dataset_dir, **changes)
     run_commands.train_and_evaluate(config, reference)
     workdir = tmp_path / "run"
-    changes |= {"data__resident": True, "train__steps_per_call": 3, "parallel__mode": mode}
+    changes |= {"data__resident": True, "train__steps_per_call": 3}
     arguments = run_commands.flags(without_records, workdir, **changes)
     for process in run_commands.start_processes(arguments, 2, num_devices=2):
         code, said = run_commands.finish(process)
