@@ -144,7 +144,9 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
                 "get_config()"
             )
         given = _WORKDIR.value
-        return config, _workdir(f"runs/{Path(_recipe()).stem}" if given is None else given)
+        return _completed(config), _workdir(
+            f"runs/{Path(_recipe()).stem}" if given is None else given
+        )
     from mbh_jax.files import CONFIG_FILE
     from mbh_jax.training import network
 
@@ -162,6 +164,20 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
         f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one, or a "
         "recipe, such as --config=configs/flexunet.py"
     )
+
+
+def _completed(recipe: ConfigDict) -> ConfigDict:
+    """A recipe with the defaults of the keys that it leaves out.
+
+    Raises:
+        UserError: it has a key that nobody knows, or one of a component that it does not choose.
+    """
+    from mbh_jax import config as config_keys
+
+    values = dict(config_keys.flatten(recipe))
+    for key in values:
+        config_keys.check_key(key, values)
+    return config_keys.complete(recipe)
 
 
 def _with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:

@@ -53,6 +53,8 @@ SMOKE = "--config=configs/smoke.py"
         (["--config=configs/no_such.py"], "configs/no_such.py is no recipe"),
         ([SMOKE, "--config.train.batch=3"], "did you mean train.batch_size?"),
         ([SMOKE, "--config.data.dir=/no/such/folder"], "make one with python -m data_prep"),
+        # A recipe that leaves out keys of its loss, whose defaults they then have.
+        (["--config=configs/strong.py", "--config.data.dir=/no/such"], "make one with python -m"),
         ([SMOKE, "stray"], "unexpected argument 'stray'"),
         ([SMOKE, "--num_processes=2"], "belong to --distributed"),
         ([SMOKE, "--workdir=s3://bucket/run"], "a local folder or gs://BUCKET/FOLDER"),
