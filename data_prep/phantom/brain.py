@@ -66,6 +66,13 @@ class Cerebrum:
         sinus_hu: density of the sagittal sinus.
         calcified_falx: (y, z) in mm of the middle of a calcified patch, or None.
         infarct: an old one, or None.
+        hardening_hu: how much denser the brain reads at the inner table than deep inside, because
+            the beam's hardening in bone is corrected as if it were water (Brooks & Di Chiro, Phys
+            Med Biol 1976;21:390-398).
+        hardening_mm: distance from the bone over which that falls to 1/e.
+        hardening_unevenness: its deviation from place to place, relative.
+        cupping_hu: how far the whole of the head reads too low.
+        plexus_scale: size of a calcified choroid plexus, relative.
     """
 
     sulcus_mm: float
@@ -80,6 +87,11 @@ class Cerebrum:
     sinus_hu: float = hounsfield.VENOUS_SINUS_HU
     calcified_falx: tuple[float, float] | None = None
     infarct: Infarct | None = None
+    hardening_hu: float = 5.0
+    hardening_mm: float = 7.0
+    hardening_unevenness: float = 0.0
+    cupping_hu: float = 0.0
+    plexus_scale: float = 1.0
 
 
 class Brain(NamedTuple):
@@ -133,7 +145,7 @@ def draw_cerebrum(rng: np.random.Generator, age_years: float) -> Cerebrum:
 
 
 def vary_cerebrum(rng: np.random.Generator, cerebrum: Cerebrum) -> Cerebrum:
-    """Adds what may be taken for blood, or hide it: dense membranes, calcifications, infarcts."""
+    """Adds what may be taken for blood or hide it: dense rims, membranes, calcium, infarcts."""
     infarct = None
     if rng.random() < 0.25:
         side = float(rng.choice((-1.0, 1.0)))
@@ -149,6 +161,12 @@ def vary_cerebrum(rng: np.random.Generator, cerebrum: Cerebrum) -> Cerebrum:
         calcified_choroid=bool(rng.random() < 0.6),
         calcified_pineal=bool(rng.random() < 0.6),
         infarct=infarct,
+        subdural_gap_mm=float(cerebrum.subdural_gap_mm * rng.uniform(0.0, 1.0)),
+        hardening_hu=float(rng.uniform(*hounsfield.VARIED_HARDENING_HU)),
+        hardening_mm=float(rng.uniform(8.0, 20.0)),
+        hardening_unevenness=0.35,
+        cupping_hu=float(rng.uniform(*hounsfield.VARIED_CUPPING_HU)),
+        plexus_scale=float(rng.uniform(0.8, 2.0)),
     )
 
 

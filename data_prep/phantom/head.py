@@ -22,18 +22,16 @@ from data_prep.phantom.plan import (
     HeadPlan,
     plan_head,
 )
-from data_prep.phantom.render import (
-    BONE_LIKE_HU,
-    VARIED_BONE_LIKE_HU,
-    Rendering,
-    render,
-)
+from data_prep.phantom.render import Rendering, render
 from data_prep.phantom.scan import Scan, draw_scan, make_grid
-from data_prep.phantom.scanner import NOISE_HU, VARIED_NOISE_HU, add_scanner
+from data_prep.phantom.scanner import add_scanner
 from data_prep.phantom.shapes import Points
 from data_prep.phantom.skull import FACE_TOP_MM, draw_build, make_face, make_skull
 from mbh_jax.errors import UserError
 
+DRAWN_BONE_LIKE_HU = 110
+"""Labels that people drew hold next to no voxels above it: blood beside bone is left to the bone.
+Those of `varied` phantoms do not either."""
 MIN_SIZE = 32
 MAX_SIZE = 1024
 
@@ -86,18 +84,21 @@ def make_head(
     """
     check_size(size, max_slices)
     plan = plan_head(seed, index, prevalence)
-    return scan_head(plan, draw_scan(plan.rng(STREAM_SCAN), size, max_slices))
+    scan = draw_scan(plan.rng(STREAM_SCAN), size, max_slices, varied=plan.varied)
+    return scan_head(plan, scan)
 
 
 def scan_head(plan: HeadPlan, scan: Scan) -> Head:
     """Renders a planned head as a scan sees it."""
     rendering = _render_plan(plan, scan)
-    noise_hu = VARIED_NOISE_HU if plan.varied else NOISE_HU
-    hu = add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu, noise_hu)
+    hu = add_scanner(plan.rng(STREAM_NOISE), scan, rendering.hu, varied=plan.varied)
+    label = rendering.label
+    if plan.varied:
+        label = np.where(hu < DRAWN_BONE_LIKE_HU, label, 0)
     return Head(
         plan=plan,
         hu=_to_stored(hu),
-        label=_to_stored(rendering.label).astype(np.uint16),
+        label=_to_stored(label).astype(np.uint16),
         tissue=_to_stored(rendering.tissue),
         affine=_affine(scan),
         spacing_mm=(scan.pixel_mm, scan.pixel_mm, scan.spacing_mm),
@@ -135,8 +136,7 @@ def _render_plan(plan: HeadPlan, scan: Scan) -> Rendering:
         face = make_face(build, Points(*(p[: low[-1] + 1] for p in grid.points)))
     anatomy = Anatomy(skull, face, brain, cerebrum)
     bleeds, anatomy = place_bleeds(plan, rng, grid, anatomy, (walls, sites))
-    bone_like_hu = VARIED_BONE_LIKE_HU if plan.varied else BONE_LIKE_HU
-    return render(scan, grid, anatomy, bleeds, bone_like_hu=bone_like_hu)
+    return render(scan, grid, anatomy, bleeds, as_drawn=plan.varied)
 
 
 def _to_stored(array: npt.NDArray) -> npt.NDArray:

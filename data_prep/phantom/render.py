@@ -5,16 +5,18 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import scipy.ndimage
 
 from data_prep.phantom import hounsfield
 from data_prep.phantom.anatomy import Anatomy
 from data_prep.phantom.bleeds import Bleeds
 from data_prep.phantom.brain import Brain
 from data_prep.phantom.fields import Resampler
+from data_prep.phantom.plan import SAH
 from data_prep.phantom.scan import SLAB_MM, Grid, Scan
 from data_prep.phantom.shapes import FloatArray
 from data_prep.phantom.skull import Face, Skull
-from data_prep.phantom.tissue import AIR, ThinSlice, compose
+from data_prep.phantom.tissue import AIR, CSF, ThinSlice, compose
 
 THIN_SLICES = 3
 """Each slice is the mean of so many thin ones across its thickness."""
@@ -22,8 +24,8 @@ LABELLED_SHARE = 0.4
 """A voxel is labelled where blood fills at least this share of it."""
 BONE_LIKE_HU = 400.0
 """Above this a voxel that holds some blood reads as bone and is not labelled."""
-VARIED_BONE_LIKE_HU = 110.0
-"""The same where labels are as people draw them: real ones have next to no voxels above it."""
+DRAWN_GAP_MM = 1.5
+"""Half of the widest gap in subarachnoid blood that such labels cover."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,9 +44,18 @@ class Rendering:
 
 
 def render(
-    scan: Scan, grid: Grid, anatomy: Anatomy, bleeds: Bleeds, *, bone_like_hu: float = BONE_LIKE_HU
+    scan: Scan, grid: Grid, anatomy: Anatomy, bleeds: Bleeds, *, as_drawn: bool = False
 ) -> Rendering:
-    """Samples every slice of a scan; what is denser than `bone_like_hu` is not labelled."""
+    """Samples every slice of a scan.
+
+    Args:
+        scan: where its slices are.
+        grid: the fields' grid.
+        anatomy: fields on the grid.
+        bleeds: blood on the grid.
+        as_drawn: label areas of subarachnoid blood together with the narrow gyri between, as people
+            draw them.
+    """
     shape = (scan.num_slices, scan.size, scan.size)
     hu = np.full(shape, hounsfield.AIR_HU, np.float32)
     label = np.zeros(shape, np.uint8)
@@ -73,8 +84,12 @@ def render(
         hu[k, rows, cols] = sum(one.hu for one in thin) / np.float32(THIN_SLICES)
         tissue[k, rows, cols] = thin[THIN_SLICES // 2].tissue
         if bleeds.borders:
-            visible = hu[k, rows, cols] < bone_like_hu
-            label[k, rows, cols] = np.where(visible, _label(thin), 0)
+            visible = hu[k, rows, cols] < BONE_LIKE_HU
+            found = _label(thin)
+            if as_drawn:
+                within = (found == 0) & (tissue[k, rows, cols] >= CSF)
+                found = fill_gaps(found, within, round(DRAWN_GAP_MM / scan.pixel_mm))
+            label[k, rows, cols] = np.where(visible, found, 0)
     return Rendering(hu, label, tissue)
 
 
@@ -89,3 +104,16 @@ def _label(thin: Sequence[ThinSlice]) -> npt.NDArray[np.uint8]:
     shares = np.stack([sum(one.blood[value] for one in thin) for value in values])
     most = np.asarray(values, np.uint8)[shares.argmax(axis=0)]
     return np.where(shares.sum(axis=0) >= LABELLED_SHARE * len(thin), most, 0).astype(np.uint8)
+
+
+def fill_gaps(
+    label: npt.NDArray[np.uint8], free: npt.NDArray[np.bool_], reach: int
+) -> npt.NDArray[np.uint8]:
+    """Subarachnoid blood with gaps of up to `2 * reach` pixels filled where they are free."""
+    away = np.hypot(*np.indices((2 * reach + 1,) * 2) - reach)
+    # The padding keeps what lies at the image's edge.
+    blood = np.pad(label == SAH, reach)
+    closed = scipy.ndimage.binary_closing(blood, away <= reach)[
+        reach : reach + label.shape[0], reach : reach + label.shape[1]
+    ]
+    return np.where(free & closed, SAH, label).astype(np.uint8)

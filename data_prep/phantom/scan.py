@@ -110,13 +110,16 @@ def make_grid(scan: Scan) -> Grid:
     return Grid(spacing_mm, (z, y, x), points, scan_y)
 
 
-def draw_scan(rng: np.random.Generator, size: int, max_slices: int | None) -> Scan:
+def draw_scan(
+    rng: np.random.Generator, size: int, max_slices: int | None, *, varied: bool = False
+) -> Scan:
     """Draws an acquisition that covers the head from the skull base to above the vertex.
 
     Args:
         rng: the study's own generator.
         size: rows and columns of a slice.
         max_slices: None for BHSD's slice counts; else no more slices than this, further apart.
+        varied: whether heads lie as askew as those of the injured may.
     """
     field_mm = float(rng.choice(FIELDS_OF_VIEW_MM))
     tilted = rng.random() < TILTED_SHARE
@@ -130,7 +133,9 @@ def draw_scan(rng: np.random.Generator, size: int, max_slices: int | None) -> Sc
         spacing_mm *= num_slices / max_slices
         first_z_mm += (spacing_mm - spacing_mm * max_slices / num_slices) / 2
         num_slices = max_slices
-    yaw, pitch, roll = np.radians(rng.normal(0.0, [5.0, 4.0, 3.0]).clip(-12.0, 12.0))
+    askew = 2.5 if varied else 1.0
+    turns = askew * rng.normal(0.0, [5.0, 4.0, 3.0]).clip(-12.0, 12.0)
+    yaw, pitch, roll = np.radians(turns)
     offset_mm = np.asarray([*rng.normal(0.0, [5.0, 7.0]).clip(-14.0, 14.0), 0.0])
     return Scan(
         size=size,

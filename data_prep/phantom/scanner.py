@@ -16,6 +16,7 @@ GRAIN_MM = 6.5
 
 NOISE_HU = (3.0, 5.5)
 """Deviation of the noise."""
+VARIED_BLUR_MM = (0.4, 0.9)
 VARIED_NOISE_HU = (1.8, 4.5)
 """In 36 slices of 25 public scans, brought to pixels of 1 mm, it is 1.8 to 4.2, half below 2.5."""
 
@@ -24,13 +25,14 @@ def add_scanner(
     rng: np.random.Generator,
     scan: Scan,
     hu: FloatArray,
-    noise_range_hu: tuple[float, float] = NOISE_HU,
+    *,
+    varied: bool = False,
 ) -> npt.NDArray[np.int16]:
     """Blur, head-rest, noise and the 12-bit range: (k, row, col) float32 HU to int16 HU."""
-    blur_px = BLUR_MM / scan.pixel_mm
+    blur_px = (float(rng.uniform(*VARIED_BLUR_MM)) if varied else BLUR_MM) / scan.pixel_mm
     image = np.maximum(hu, _table(rng, scan))
     image = scipy.ndimage.gaussian_filter(image, (0.0, blur_px, blur_px), truncate=3.0)
-    noise_hu = float(rng.uniform(*noise_range_hu))
+    noise_hu = float(rng.uniform(*(VARIED_NOISE_HU if varied else NOISE_HU)))
     noise = rng.standard_normal(hu.shape, dtype=np.float32)
     # Filtered back-projection's noise has little power at low frequencies (ramp) and at the
     # highest (soft kernel): blurred noise less its local mean. Kijewski & Judy, Phys Med Biol

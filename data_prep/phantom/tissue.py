@@ -25,10 +25,6 @@ AIR, SOFT_TISSUE, BONE, CSF, BRAIN, VENTRICLE = range(len(TISSUES))
 CORTEX_MM = 3.2
 MOTTLE_HU = np.float32(3.5)
 """Deviation of density inside one bleed."""
-# Brain beside the inner table reads higher: the beam's hardening in bone is corrected for water.
-# Brooks & Di Chiro, Phys Med Biol 1976;21:390-398.
-HARDENING_HU = 5.0
-HARDENING_MM = 7.0
 
 
 class ThinSlice(NamedTuple):
@@ -70,9 +66,11 @@ def compose(
     blood = _blood_shares(brain, borders, spaces, pixel_mm)
     for value, share in blood.items():
         inside = _mix(inside, MOTTLE_HU * brain.tone + np.float32(bleeds.hu[value]), share)
-    below_bone = np.maximum(skull.cavity, np.float32(0.0)) / np.float32(HARDENING_MM)
+    below_bone = np.maximum(skull.cavity, np.float32(0.0)) / np.float32(cerebrum.hardening_mm)
     hardening: FloatArray = np.exp(-below_bone)
-    inside = inside + np.float32(HARDENING_HU) * hardening
+    uneven = np.float32(1.0) + np.float32(cerebrum.hardening_unevenness) * brain.tone
+    inside = inside + np.float32(cerebrum.hardening_hu) * hardening * np.maximum(uneven, 0.0)
+    inside = inside + np.float32(cerebrum.cupping_hu)
 
     cavity = coverage(skull.cavity, pixel_mm)
     within = np.where(brain.ventricle > 0.0, VENTRICLE, np.where(spaces > 0.0, CSF, BRAIN))
@@ -170,7 +168,9 @@ def _add_membranes(hu: FloatArray, anatomy: Anatomy, pixel_mm: float) -> FloatAr
         pineal = shapes.ellipsoid(brain.points, (0.0, -24.0, 0.0), (2.2, 2.6, 2.4))
         hu = _mix(hu, hounsfield.CALCIFICATION_HU, coverage(pineal, pixel_mm))
     if cerebrum.calcified_choroid:
-        plexus = shapes.ellipsoid(brain.points.mirrored(), (24.5, -33.0, 5.0), (1.8, 3.2, 3.0))
+        scale = cerebrum.plexus_scale
+        semi_axes_mm = (1.8 * scale, 3.2 * scale, 3.0 * scale)
+        plexus = shapes.ellipsoid(brain.points.mirrored(), (24.5, -33.0, 5.0), semi_axes_mm)
         hu = _mix(hu, hounsfield.CALCIFICATION_HU, coverage(plexus, pixel_mm))
     return hu
 

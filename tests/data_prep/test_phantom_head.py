@@ -9,8 +9,9 @@ import scipy.ndimage
 from data_prep.phantom import Head, hounsfield, make_head
 from data_prep.phantom.brain import draw_cerebrum, vary_cerebrum
 from data_prep.phantom.extra_axial import place_extra_axial
+from data_prep.phantom.head import DRAWN_BONE_LIKE_HU
 from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH, plan_head
-from data_prep.phantom.render import VARIED_BONE_LIKE_HU
+from data_prep.phantom.render import fill_gaps
 from data_prep.phantom.scan import draw_scan, make_grid
 from data_prep.phantom.skull import draw_build, make_skull
 from data_prep.phantom.tissue import AIR, BONE, BRAIN, CSF, SOFT_TISSUE, VENTRICLE
@@ -235,15 +236,43 @@ def test_varied_heads_have_blood_as_faint_as_real_and_less_noise() -> None:
     varied = make_head(0, chosen.index, SIZE, "varied")
     low_hu, high_hu = hounsfield.VARIED_BLOOD_HU[value - 1]
     median_hu = np.median(varied.hu[varied.label == value])
-    # Nobody labels what reads as bone; noise is added later.
-    assert np.percentile(varied.hu[varied.label > 0], 99.9) < VARIED_BONE_LIKE_HU + 15
-    # Hardening and mixed voxels move it a little.
-    assert low_hu - 8 < median_hu < high_hu + 10
-    white = scipy.ndimage.binary_erosion(
-        (varied.tissue == BRAIN) & (varied.label == 0), iterations=3
-    )
+    # Nobody labels what reads as bone.
+    assert varied.hu[varied.label > 0].max() < DRAWN_BONE_LIKE_HU
+    # Cupping, hardening and mixed voxels move it.
+    lowest_hu, highest_hu = hounsfield.VARIED_CUPPING_HU[0], hounsfield.VARIED_HARDENING_HU[1]
+    assert low_hu + lowest_hu - 5 < median_hu < high_hu + highest_hu
     even = make_head(0, chosen.index, SIZE, "even")
-    assert varied.hu[white].std() < even.hu[white].std()
+    noise_hu = [np.diff(one.hu[deep_brain(one)[0]].astype(float)).std() for one in (varied, even)]
+    assert noise_hu[0] < noise_hu[1]
+
+
+def deep_brain(one: Head) -> tuple[np.ndarray, np.ndarray]:
+    """Unlabelled brain without its border, and the distance to the nearest bone in mm, in plane."""
+    brain = scipy.ndimage.binary_erosion((one.tissue == BRAIN) & (one.label == 0), iterations=2)
+    steps = (one.spacing_mm[0], one.spacing_mm[1], 1000.0)
+    return brain, scipy.ndimage.distance_transform_edt(one.tissue != BONE, steps)
+
+
+def test_brain_beside_bone_reads_denser_in_varied_heads_as_in_real_ones() -> None:
+    found = []
+    for index in (3, 5):
+        for prevalence in ("even", "varied"):
+            one = make_head(0, index, SIZE, prevalence)
+            brain, from_bone_mm = deep_brain(one)
+            beside = np.median(one.hu[brain & (from_bone_mm < 9.0)])
+            found.append(beside - np.median(one.hu[brain & (from_bone_mm > 25.0)]))
+    assert sum(found[1::2]) > sum(found[::2]) + 4.0
+
+
+def test_labels_of_subarachnoid_blood_cover_gaps_as_people_draw_them() -> None:
+    label = np.zeros((9, 9), np.uint8)
+    label[2:7, 3], label[2:7, 5], label[4, 7] = SAH, SAH, SDH
+    joined = fill_gaps(label, label == 0, 1)
+    assert (joined[3:6, 4] == SAH).all()
+    assert joined[4, 7] == SDH
+    assert (joined > 0).sum() == (label > 0).sum() + 3
+    kept = fill_gaps(label, np.zeros_like(label, bool), 1)
+    np.testing.assert_array_equal(kept, label)
 
 
 def test_membranes_calcifications_and_infarcts_vary_with_the_head() -> None:
