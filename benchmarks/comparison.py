@@ -130,7 +130,18 @@ def interpreters(given: Sequence[str], baselines: Sequence[str]) -> dict[str, st
 
 
 def make_case(name: str, workload: Workload, pythons: Mapping[str, str]) -> Case:
-    """The case of an implementation under its own name, with its interpreter of `pythons`."""
+    """The case of an implementation under its own name, with its interpreter of `pythons`.
+
+    Raises:
+        UserError: the implementation does not have the workload's network.
+    """
+    others = ("ours", "torch", "torch_compile")
+    is_original = workload.network.get("patch_size") == 1
+    if name not in others and not is_original:
+        raise UserError(
+            f"configs/{workload.recipe}.py: {name} has only FlexUNet with model.patch_size=1: "
+            f"give --baselines={','.join(others)}"
+        )
     return Case(name, name, workload, pythons.get(name, sys.executable))
 
 

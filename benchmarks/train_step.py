@@ -3,6 +3,7 @@
     python -m benchmarks.train_step --size 256 --batch 2
     python -m benchmarks.train_step --size 128,256,512 --python torch=/path/to/python
     python -m benchmarks.train_step --recipe quickstart --size 128 --batch 4
+    python -m benchmarks.train_step --recipe strong --size 256 --baselines ours,torch
     python -m benchmarks.train_step --dtype bfloat16 --baselines ours,torch_compile    # on a GPU
 
 All implementations have the same network, weights, batch, loss (categorical cross-entropy) and Adam

@@ -6,36 +6,30 @@ This module needs NumPy only, so that each framework can be installed in a separ
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from benchmarks.layers import Layer, layers_of
 
 TASKS = ("train", "inference")
 DTYPES = ("float32", "bfloat16")
 
-_NETWORK_KEYS = (
-    "base_filters",
-    "base_kernel",
-    "num_layers",
-    "dropout_rate",
-    "dilation",
-    "activation",
-    "norm",
-)
+_NETWORK_KEYS = {
+    "flexunet": (
+        "name",
+        "base_filters",
+        "base_kernel",
+        "num_layers",
+        "dropout_rate",
+        "dilation",
+        "activation",
+        "norm",
+        "patch_size",
+    ),
+    "nnunet": ("name", "encoder", "base_filters", "max_filters", "num_stages"),
+}
 _OPTIMIZER_KEYS = ("learning_rate", "beta1", "beta2", "epsilon", "clip_value", "clip_norm")
-
-
-class Layer(NamedTuple):
-    """One layer with weights: `kind` is "conv" or "up"; kernels are (k, k, channels, features)."""
-
-    name: str
-    kind: str
-    kernel_shape: tuple[int, int, int, int]
-    dilation: int = 1
-    dropout_rate: float = 0.0
-    """Rate of the dropout that follows the layer; 0: none."""
-    is_hidden: bool = True
-    """Whether an activation and a normalisation follow."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +42,8 @@ class Workload:
         size: side of the square image.
         batch: images a step, over all devices.
         dtype: dtype of the computation; the parameters are float32.
-        network: the fields of `config.model`.
-        optimizer: the fields of `config.optimizer`; the learning rate is constant.
+        network: the fields of `config.model` that change what is computed.
+        optimizer: Adam's fields of `config.optimizer`; the learning rate is constant.
         num_classes: channels of the logits.
         channels: channels of the network's input.
         mode: "pmap" or "jit"; only `ours` uses it.
@@ -75,12 +69,16 @@ class Workload:
         """
         import importlib
 
+        from configs import flexunet
+        from mbh_jax import models
         from mbh_jax.errors import UserError
 
         config = importlib.import_module(f"configs.{recipe}").get_config()
-        network = {key: config.model[key] for key in _NETWORK_KEYS}
-        optimizer = {key: config.optimizer[key] for key in _OPTIMIZER_KEYS}
-        divisor = 2 ** (network["num_layers"] - 1)
+        network = {key: config.model[key] for key in _NETWORK_KEYS[config.model.name]}
+        # Adam, whatever the recipe has, so that all implementations have the same optimizer.
+        adam = flexunet.get_config().optimizer.to_dict() | config.optimizer.to_dict()
+        optimizer = {key: adam[key] for key in _OPTIMIZER_KEYS}
+        divisor = models.NETWORKS[config.model.name].size_divisor(config.model)
         if size < 1 or size % divisor:
             raise UserError(f"size {size}: configs/{recipe}.py needs a multiple of {divisor}")
         return cls(task, recipe, size, batch, dtype, network, optimizer, mode=config.parallel.mode)
@@ -95,38 +93,15 @@ class Workload:
         return cls(**json.loads(text))
 
     def layers(self) -> list[Layer]:
-        """The layers in the order of the computation, by FlexUNet's rules for each level."""
-        net = self.network
-        last = net["num_layers"] - 1
-        filters = [net["base_filters"] * 2**i for i in range(last + 1)]
-
-        def block(name: str, i: int, channels: int) -> list[Layer]:
-            side = max(net["base_kernel"] - 2 * i, 3)
-            dilation = max(net["dilation"] - i, 1)
-            first = (side, side, channels, filters[i])
-            second = (side, side, filters[i], filters[i])
-            return [
-                Layer(f"{name}/conv_0", "conv", first, dilation, net["dropout_rate"] * i),
-                Layer(f"{name}/conv_1", "conv", second, dilation),
-            ]
-
-        found = []
-        for i in range(last):
-            found += block(f"encoder_{i}", i, filters[i - 1] if i else self.channels)
-        found += block("bridge", last, filters[last - 1] if last else self.channels)
-        for i in reversed(range(last)):
-            shape = (2, 2, filters[i + 1], filters[i])
-            found.append(Layer(f"up_{i}", "up", shape, is_hidden=False))
-            found += block(f"decoder_{i}", i, 2 * filters[i])
-        shape = (1, 1, filters[0], self.num_classes)
-        return [*found, Layer("logits", "conv", shape, is_hidden=False)]
+        """The layers with weights, in the order of the computation."""
+        return layers_of(self.network, self.channels, self.num_classes)
 
     def num_parameters(self) -> int:
         """Number of trained parameters, counted from the layers' shapes."""
-        per_feature = 1 if self.network["norm"] == "none" else 3
+        has_norm = self.network.get("norm", "instance") != "none"
         return sum(
             int(np.prod(layer.kernel_shape))
-            + layer.kernel_shape[3] * (per_feature if layer.is_hidden else 1)
+            + layer.kernel_shape[3] * (layer.has_bias + 2 * (has_norm and layer.is_hidden))
             for layer in self.layers()
         )
 
@@ -149,11 +124,7 @@ class Workload:
 
     def output_side(self, layer: Layer) -> int:
         """Side of a layer's square output, in pixels."""
-        name = layer.name.split("/")[0]
-        if name == "logits":
-            return self.size
-        level = self.network["num_layers"] - 1 if name == "bridge" else int(name.split("_")[1])
-        return self.size >> level
+        return (self.size // self.network.get("patch_size", 1)) >> layer.level
 
     def weights(self) -> Iterator[tuple[Layer, np.ndarray]]:
         """Each layer's initial float32 kernel, the same for all; biases are zero."""

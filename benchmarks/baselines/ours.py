@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from benchmarks.baselines import Implementation, jax_common
 from benchmarks.workload import Workload
+from configs import flexunet
 from mbh_jax.optimization import optimizers
 from mbh_jax.runtime import xla
 from mbh_jax.runtime.parallel import create_parallel, put_batch
@@ -20,16 +21,20 @@ PyTree = Any
 
 
 def configuration(workload: Workload) -> ConfigDict:
-    """The workload's recipe with its size, batch and dtype, cross-entropy, and no augmentation."""
+    """The workload's recipe with its size, batch and dtype, cross-entropy and Adam alone."""
     config = importlib.import_module(f"configs.{workload.recipe}").get_config()
     config.model.update(workload.network)
     config.model.dtype = workload.dtype
+    if config.model.name == "nnunet":
+        config.model.deep_supervision = False
+    config.optimizer = flexunet.get_config().optimizer
     config.optimizer.update(workload.optimizer)
     config.optimizer.schedule, config.optimizer.warmup_epochs = "constant", 0.0
     config.data.image_size = workload.size
     config.data.window = "hu_0_255"
     config.loss = ConfigDict({"name": "cross_entropy"})
     config.augment = ConfigDict({"name": "none"})
+    config.train.ema_decay = 0.0
     config.train.batch_size = config.eval.batch_size = workload.batch
     config.parallel.mode = workload.mode
     return config

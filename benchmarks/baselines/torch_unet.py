@@ -1,4 +1,6 @@
-"""FlexUNet in PyTorch: channels_last, fused Adam; the variant "compile" adds torch.compile.
+"""The networks in PyTorch: channels_last, fused Adam; the variant "compile" adds torch.compile.
+
+FlexUNet is written here; those of nnU-Net are nnU-Net's own (`dynamic_network_architectures`).
 
 bfloat16 is autocast's. On a GPU float32 may use TF32, as in JAX.
 """
@@ -34,9 +36,10 @@ def _block(layers: list[Layer], norm: str, activation: str) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-class _UNet(nn.Module):
+class _FlexUNet(nn.Module):
     def __init__(self, workload: Workload) -> None:
         super().__init__()
+        self.patch_size: int = workload.network["patch_size"]
         by_block: dict[str, list[Layer]] = {}
         for layer in workload.layers():
             by_block.setdefault(layer.name.split("/")[0], []).append(layer)
@@ -53,6 +56,7 @@ class _UNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         skips = []
+        x = _to_patches(x, self.patch_size)
         for name, part in self.parts.items():
             if name.startswith("up_"):
                 x = torch.cat([part(x), skips.pop()], 1)
@@ -62,7 +66,7 @@ class _UNet(nn.Module):
                 x = F.max_pool2d(x, 2)
             else:
                 x = part(x)
-        return x
+        return _from_patches(x, self.patch_size)
 
     def convolutions(self) -> dict[str, nn.Module]:
         """{name in the workload: layer} of all layers with kernels."""
@@ -76,14 +80,49 @@ class _UNet(nn.Module):
         return found
 
 
-def _set_weights(network: _UNet, workload: Workload) -> None:
-    convolutions = network.convolutions()
+def _to_patches(x: torch.Tensor, size: int) -> torch.Tensor:
+    """(B, C, H, W) -> (B, size * size * C, H / size, W / size), channels as ours has them."""
+    if size == 1:
+        return x
+    batch, channels, height, width = x.shape
+    x = F.pixel_unshuffle(x, size).reshape(batch, channels, size * size, -1)
+    return x.transpose(1, 2).reshape(batch, -1, height // size, width // size)
+
+
+def _from_patches(x: torch.Tensor, size: int) -> torch.Tensor:
+    """The inverse of `_to_patches`."""
+    if size == 1:
+        return x
+    batch, _, height, width = x.shape
+    x = x.reshape(batch, size * size, -1, height * width).transpose(1, 2)
+    return F.pixel_shuffle(x.reshape(batch, -1, height, width), size)
+
+
+def _convolutions(network: nn.Module) -> dict[str, nn.Module]:
+    if isinstance(network, _FlexUNet):
+        return network.convolutions()
+    from benchmarks.baselines import torch_nnunet
+
+    return torch_nnunet.convolutions(network)
+
+
+def _create_network(workload: Workload) -> nn.Module:
+    if workload.network["name"] == "flexunet":
+        return _FlexUNet(workload)
+    from benchmarks.baselines import torch_nnunet
+
+    return torch_nnunet.create_network(workload)
+
+
+def _set_weights(network: nn.Module, workload: Workload) -> None:
+    convolutions = _convolutions(network)
     with torch.no_grad():
         for layer, kernel in workload.weights():
             axes = (3, 2, 0, 1) if layer.kind == "conv" else (2, 3, 0, 1)
             module = convolutions[layer.name]
             module.weight.copy_(torch.from_numpy(np.ascontiguousarray(kernel.transpose(axes))))
-            module.bias.zero_()
+            if layer.has_bias:
+                module.bias.zero_()
 
 
 def build(workload: Workload, variant: str) -> Implementation:
@@ -96,7 +135,7 @@ def build(workload: Workload, variant: str) -> Implementation:
     else:
         torch.set_num_threads(len(os.sched_getaffinity(0)))
     torch.manual_seed(0)
-    network = _UNet(workload)
+    network = _create_network(workload)
     _set_weights(network, workload)
     network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -137,7 +176,7 @@ def build(workload: Workload, variant: str) -> Implementation:
 
 
 def _predictor(
-    network: _UNet,
+    network: nn.Module,
     images: torch.Tensor,
     autocast: torch.autocast,
     compiler: Callable[[Callable], Callable],
@@ -153,7 +192,7 @@ def _predictor(
 
 
 def _trainer(
-    network: _UNet,
+    network: nn.Module,
     batch: tuple[torch.Tensor, torch.Tensor],
     autocast: torch.autocast,
     compiler: Callable[[Callable], Callable],

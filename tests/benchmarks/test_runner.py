@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks import common, comparison, runner
+from benchmarks.baselines import jax_common, ours
 from benchmarks.common import Spread
 from benchmarks.runner import Case
 from benchmarks.workload import Workload
+from mbh_jax.config import complete
 from mbh_jax.errors import UserError
 from mbh_jax.models.flexunet import FlexUNet
+from mbh_jax.training.network import create_network
 
 
 @pytest.fixture
@@ -48,11 +51,22 @@ def test_full_size_is_the_documented_network():
 def test_flops_of_one_level_counted_by_hand():
     network = {"base_filters": 2, "base_kernel": 3, "num_layers": 2, "dilation": 1}
     network |= {"dropout_rate": 0.0, "activation": "relu", "norm": "none"}
+    network |= {"name": "flexunet", "patch_size": 1}
     workload = Workload("inference", "flexunet", 4, 1, "float32", network, {}, num_classes=5)
     full = 16 * (9 * 2 * (3 + 2 + 4 + 2) + 2 * 5)  # encoder, decoder, logits
     bridge = 4 * 9 * 4 * (2 + 4)
     up = 16 * 4 * 2
     assert workload.flops() == 2 * (full + bridge + up)
+
+
+@pytest.mark.parametrize("recipe", ["strong", "strong_small"])
+def test_other_networks_have_the_layers_of_their_models(recipe):
+    workload = Workload.from_recipe(recipe, "train", 256, 1, "float32")
+    network = create_network(complete(ours.configuration(workload)))
+    weights = jax.eval_shape(lambda: jax_common.with_weights(network.shapes(), workload))
+    assert jax_common.num_parameters(weights) == workload.num_parameters()
+    with pytest.raises(UserError, match="only FlexUNet with"):
+        comparison.make_case("keras", workload, {})
 
 
 @pytest.mark.slow
