@@ -22,6 +22,7 @@ from data_prep.phantom.scan import Grid
 from data_prep.phantom.shapes import FloatArray, Position, coverage
 from mbh_jax.labels import FOREGROUND
 
+VARIED_MOTTLE_HU = (2.0, 9.0)
 DISTENSION_MM = 0.6
 """How far subarachnoid blood widens a sulcus to each side."""
 
@@ -49,6 +50,20 @@ PARENCHYMAL_SITES: dict[str, tuple[tuple[Position, float, float], ...]] = {
     ),
 }
 
+VENTRICULAR_CASTS: tuple[Position, ...] = (
+    (0.0, 2.0, -4.0),
+    (0.0, -33.0, -38.0),
+    (10.0, 24.0, 4.0),
+    (-10.0, 24.0, 4.0),
+    (10.0, -2.0, 17.0),
+    (-10.0, -2.0, 17.0),
+    (25.0, -34.0, 6.0),
+    (-25.0, -34.0, 6.0),
+)
+"""Middles in mm of clots in the third, the fourth and the parts of the lateral ventricles."""
+CAST_SHARE = 0.5
+"""Share of `varied` heads with intraventricular blood in which it is such a clot."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Bleeds:
@@ -59,11 +74,13 @@ class Bleeds:
             compartments of IVH and SAH are cut out of them at full resolution.
         hu: by label value, mean density.
         oedema_mm: thickness of the rim around parenchymal blood.
+        mottle_hu: deviation of the density inside one bleed.
     """
 
     borders: dict[int, FloatArray]
     hu: dict[int, float]
     oedema_mm: float
+    mottle_hu: float = 3.5
 
 
 def parenchymal_sites(plan: HeadPlan, rng: np.random.Generator, side: float) -> list[Site]:
@@ -119,12 +136,18 @@ def place_bleeds(
         borders[IPH] = _parenchymal(rng, sites, grid, tissue)
         free = np.minimum(free, -borders[IPH])
     if IVH in plan.volumes_ml:
-        borders[IVH], brain = _intraventricular(plan.volumes_ml[IVH], rng, grid, brain)
+        focus = None
+        if plan.varied and rng.random() < CAST_SHARE:
+            focus = VENTRICULAR_CASTS[rng.integers(len(VENTRICULAR_CASTS))]
+        borders[IVH], brain = _intraventricular(plan.volumes_ml[IVH], rng, grid, brain, focus)
         anatomy = anatomy._replace(brain=brain)
     if SAH in plan.volumes_ml:
         focus = _subarachnoid_focus(plan, rng, walls, sites)
         borders[SAH] = _subarachnoid(plan.volumes_ml[SAH], focus, grid, anatomy, free)
-    return Bleeds(borders, *_densities(plan, rng)), anatomy
+    hu, oedema_mm = _densities(plan, rng)
+    if plan.varied:
+        return Bleeds(borders, hu, oedema_mm, float(rng.uniform(*VARIED_MOTTLE_HU))), anatomy
+    return Bleeds(borders, hu, oedema_mm), anatomy
 
 
 def _densities(plan: HeadPlan, rng: np.random.Generator) -> tuple[dict[int, float], float]:
@@ -168,9 +191,16 @@ def _parenchymal(
 
 
 def _intraventricular(
-    volume_ml: float, rng: np.random.Generator, grid: Grid, brain: Brain
+    volume_ml: float,
+    rng: np.random.Generator,
+    grid: Grid,
+    brain: Brain,
+    focus: Position | None,
 ) -> tuple[FloatArray, Brain]:
-    """Fills the ventricles from the lowest point up; the patient lies supine, so from behind."""
+    """Fills the ventricles from the lowest point up; the patient lies supine, so from behind.
+
+    With a `focus` blood has clotted around that place instead.
+    """
     room_ml = coverage(brain.ventricle, grid.spacing_mm) * np.float32(grid.cell_ml)
     while volume_ml > 0.75 * float(room_ml.sum()):
         brain = brain._replace(ventricle=brain.ventricle + np.float32(0.8))
@@ -179,6 +209,8 @@ def _intraventricular(
     ragged_mm = 1.0 if volume_ml < 0.4 * float(room_ml.sum()) else 7.0
     sides = np.float32(rng.normal(0.0, 7.0)) * np.tanh(brain.x / np.float32(3.0))
     score = sides + np.float32(ragged_mm) * brain.tone - grid.scan_y
+    if focus is not None:
+        score = np.float32(3.0) * brain.tone - np.sqrt(brain.points.squared_distance(focus))
     return score - np.float32(level_for_volume(score, room_ml, volume_ml)), brain
 
 

@@ -84,7 +84,9 @@ def place_extra_axial(
             placed[SDH] = _falcine(volume_ml, entry, grid, skull)
         else:
             entry = np.array([-side * 55.0, 4.0 + jitter_mm[0], 30.0 + jitter_mm[1]])
-            placed[SDH] = _subdural(volume_ml, entry, grid, skull, tone)
+            # Real ones are often films over most of a hemisphere.
+            thickness = float(rng.uniform(0.45, 1.1)) if plan.varied else 1.0
+            placed[SDH] = _subdural(volume_ml, entry, grid, skull, tone, thickness=thickness)
     return placed
 
 
@@ -130,10 +132,13 @@ def _subdural(
     grid: Grid,
     skull: Skull,
     tone: FloatArray,
+    *,
+    thickness: float,
 ) -> ExtraAxial:
+    """A crescent, `thickness` times as thick as usual where its volume allows it."""
     x, y, z = grid.points
     side = np.float32(np.sign(entry[0]))
-    usual_mm = 3.0 + 0.075 * volume_ml
+    usual_mm = thickness * (3.0 + 0.075 * volume_ml)
     radius_mm = float(np.sqrt(1000.0 * volume_ml / usual_mm / np.pi) * 1.25)
     # The crescent ends at the falx and above the floor of the middle fossa, not at sutures, and it
     # is longer from front to back than it is high.
@@ -145,7 +150,7 @@ def _subdural(
         fall = ((np.float32(radius_mm) - arc) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
         profile = np.sqrt(fall) * uneven
         thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.spacing_mm)
-        if thickness_mm < 6.0 + 0.12 * volume_ml:
+        if thickness_mm < thickness * (6.0 + 0.12 * volume_ml):
             break
         radius_mm *= 1.15
     return ExtraAxial(profile, thickness_mm, skull.cavity, entry)

@@ -23,8 +23,6 @@ TISSUES = ("air", "soft tissue", "bone", "CSF", "brain", "ventricle")
 AIR, SOFT_TISSUE, BONE, CSF, BRAIN, VENTRICLE = range(len(TISSUES))
 
 CORTEX_MM = 3.2
-MOTTLE_HU = np.float32(3.5)
-"""Deviation of density inside one bleed."""
 
 
 class ThinSlice(NamedTuple):
@@ -65,7 +63,9 @@ def compose(
         inside = inside + rim * np.minimum(np.float32(hounsfield.OEDEMA_HU) - inside, 0.0)
     blood = _blood_shares(brain, borders, spaces, pixel_mm)
     for value, share in blood.items():
-        inside = _mix(inside, MOTTLE_HU * brain.tone + np.float32(bleeds.hu[value]), share)
+        inside = _mix(
+            inside, np.float32(bleeds.mottle_hu) * brain.tone + np.float32(bleeds.hu[value]), share
+        )
     below_bone = np.maximum(skull.cavity, np.float32(0.0)) / np.float32(cerebrum.hardening_mm)
     hardening: FloatArray = np.exp(-below_bone)
     uneven = np.float32(1.0) + np.float32(cerebrum.hardening_unevenness) * brain.tone

@@ -284,3 +284,16 @@ def test_membranes_calcifications_and_infarcts_vary_with_the_head() -> None:
     assert all(low_hu <= infarct.hu <= high_hu for infarct in infarcts)
     assert len({brain.dura_hu for brain in brains}) == 60
     assert any(brain.calcified_falx for brain in brains)
+
+
+def test_intraventricular_blood_settles_behind_or_in_some_varied_heads_clots_elsewhere() -> None:
+    def forwards_px(one: Head) -> float:
+        """How far in front of all ventricles' middle the blood lies."""
+        ventricles = np.argwhere((one.tissue == VENTRICLE) | (one.label == IVH))
+        return float((np.argwhere(one.label == IVH).mean(0) - ventricles.mean(0))[1])
+
+    indices = [index for index in range(10) if IVH in plan_head(0, index, "varied").volumes_ml]
+    settled = [forwards_px(make_head(0, index, 64, "even")) for index in indices[:3]]
+    clotted = [forwards_px(make_head(0, index, 64, "varied")) for index in indices]
+    assert max(settled) < 1.0
+    assert max(clotted) > 3.0
