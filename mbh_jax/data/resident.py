@@ -98,13 +98,14 @@ def gather(slices: ResidentSlices, example: jax.Array) -> dict[str, jax.Array]:
         `image` (B, H, W, S) int16 HU and `label` (B, H, W) uint8.
     """
     row = _take(slices.row, example, -1)
-    label = _take(slices.label, row, 0)
-    if slices.beside is None:
-        return {"image": _take(slices.image, row, 0)[..., jnp.newaxis], "label": label}
-    image = _take(slices.image, _take(slices.row, _take(slices.beside, example, -1), -1), 0)
+    rows = row
+    if slices.beside is not None:
+        rows = _take(slices.row, _take(slices.beside, example, -1), -1)
+    image, label = _take(slices.image, rows, 0), _take(slices.label, row, 0)
     if slices.shift is not None:
         image = jax.vmap(jax.vmap(_shifted))(image, _take(slices.shift, example, 0))
-    return {"image": jnp.moveaxis(image, 1, -1), "label": label}
+    image = image[..., jnp.newaxis] if slices.beside is None else jnp.moveaxis(image, 1, -1)
+    return {"image": image, "label": label}
 
 
 def _shifted(image: jax.Array, shift: jax.Array) -> jax.Array:

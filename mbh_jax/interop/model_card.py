@@ -50,6 +50,7 @@ def model_card(
         UserError: the summary of an evaluation is damaged.
     """
     config = trained.network.config
+    limits = (LIMITS[0], _seen(trained.network), *LIMITS[1:])
     lines = [
         *(f"# {name}: segmentation of haemorrhage in head CT", "", f"**{DISCLAIMER}**", ""),
         *("## Use", "", "With mbh_jax installed:", ""),
@@ -57,7 +58,7 @@ def model_card(
         *_network(trained, facts),
         *_training_data(config, facts),
         *_results(workdir, facts),
-        *("## Limits", "", *(f"- {limit}" for limit in (*LIMITS, _seen(trained.network))), ""),
+        *("## Limits", "", *(f"- {limit}" for limit in limits), ""),
         *("## Licence", "", f"Licence of the weights: {licence or NO_LICENCE}"),
     ]
     return "\n".join(lines) + "\n"

@@ -133,11 +133,9 @@ class FlexUNet(nn.Module):
         x = _to_patches(x, self.patch_size)
         skips = []
         for i, level in enumerate(outer_levels):
+            x = block(x, level, f"encoder_{i}", 1 if i else num_slices)
             if i == 0:
-                x = block(x, level, "encoder_0", num_slices)
                 x = slices.fuse(x, num_slices, across_slices)
-            else:
-                x = block(x, level, f"encoder_{i}")
             skips.append(x)
             x = ops.max_pool(x)
 

@@ -187,6 +187,15 @@ def test_records_packed_files_and_device_memory_give_the_same_pixels(
             np.testing.assert_array_equal(values, other[name])
 
 
+def test_neighbours_are_of_the_same_dataset(tiny_dataset_dir: Path) -> None:
+    index = SliceIndex.load(tiny_dataset_dir)
+    alone, both = (
+        beside_slices.of_index(one, Setting(4)).row for one in (index, index.with_extra(index))
+    )
+    assert (index.volume[alone] == index.volume[:, np.newaxis]).all()
+    np.testing.assert_array_equal(both, np.concatenate([alone, alone + len(index)]))
+
+
 def test_slices_that_are_resized_on_the_host_are_shifted_before(
     tiny_dataset_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
