@@ -7,19 +7,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from run_commands import tiny_config
 
 import mbh_jax.data.neighbours as beside_slices
 from data_prep import pack_dataset
 from mbh_jax import config as config_keys
 from mbh_jax.data import preprocess, resident
-from mbh_jax.data.augmentation import create_augmentation
+from mbh_jax.data.augmentation import AUGMENTATIONS, intensity, presets
+from mbh_jax.data.augmentation.registry import create_from_preset
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.loader import Loader
 from mbh_jax.data.neighbours import Setting, Stack, of_stacks
 from mbh_jax.errors import UserError
-from mbh_jax.imageio import windows
 
 
 def straight(slice_mm: float) -> np.ndarray:
@@ -222,16 +221,27 @@ def test_windows_come_slice_by_slice() -> None:
         np.testing.assert_array_equal(image, np.concatenate(one_by_one, axis=-1))
 
 
+def everything_but_noise(preset: presets.Preset) -> presets.Preset:
+    """The preset with each of its transforms in every example, on half of the channels."""
+    always = {
+        name: one._replace(probability=1.0, channel_probability=0.5)
+        for name, one in preset._asdict().items()
+        if isinstance(one, presets.Range)
+    }
+    return preset._replace(**always | {"noise": presets.OFF})
+
+
 @pytest.mark.parametrize(
-    ("name", "preset"), [("strong", "brain_blood_wide"), ("original", "hu_0_255")]
+    ("name", "window"), [("strong", "brain_blood_wide"), ("original", "hu_0_255")]
 )
-def test_augmentation_changes_a_window_of_all_slices_alike(name: str, preset: str) -> None:
-    """Three equal slices stay equal but for noise; a slice alone is changed as the middle one."""
-    keys = {"strong": {"spatial": True, "intensity": True}, "original": {"sharpening": True}}
-    defaults = {
-        key: rule.default for key, rule in config_keys.AUGMENTATIONS[name].keys.items()
-    } | keys[name]
-    augmentation = create_augmentation(ConfigDict({"name": name, **defaults}), preset)
+def test_augmentation_changes_a_window_of_all_slices_alike(name: str, window: str) -> None:
+    """Three equal slices stay equal, and change as one of them does alone."""
+    if name == "strong":
+        augmentation = create_from_preset(everything_but_noise(presets.STRONG), window)
+    else:
+        component = AUGMENTATIONS[name]
+        values = {key: rule.default for key, rule in component.keys.items()}
+        augmentation = component.create(window=window, **values | {"sharpening": True})
     rng = np.random.default_rng(1)
     hu = rng.integers(-20, 120, (6, 16, 16, 1)).astype(np.int16)
     label = rng.integers(0, 6, (6, 16, 16)).astype(np.uint8)
@@ -239,24 +249,24 @@ def test_augmentation_changes_a_window_of_all_slices_alike(name: str, preset: st
 
     @jax.jit
     def augment(hu: jax.Array) -> tuple[jax.Array, jax.Array]:
-        changed = preprocess.apply_windows(augmentation.augment_hu(random_keys, hu), preset)
+        changed = preprocess.apply_windows(augmentation.augment_hu(random_keys, hu), window)
         return augmentation.augment_image(random_keys, changed, label)
 
     alone, label_alone = augment(hu)
     image, moved = augment(hu.repeat(3, axis=-1))
-    assert (np.asarray(alone) != preprocess.apply_windows(hu, preset)).any()
+    assert (np.asarray(alone) != preprocess.apply_windows(hu, window)).any()
     np.testing.assert_array_equal(moved, label_alone)
-    by_slice = np.asarray(image).reshape(6, 16, 16, 3, len(windows.PRESETS[preset]))
-    differs = np.abs(by_slice - by_slice[..., 1:2, :]).max((1, 2, 3, 4)) > 1e-5
-    if name == "original":
-        assert not differs.any()
-        np.testing.assert_allclose(by_slice[..., 1, :], alone, atol=1e-4)
-    else:
-        # Noise, which is of each slice, acts on some examples only.
-        assert differs.any() and not differs.all()
-        np.testing.assert_allclose(
-            by_slice[~differs][..., 1, :], np.asarray(alone)[~differs], rtol=1e-4, atol=1e-4
-        )
+    for one in np.split(np.asarray(image), 3, axis=-1):
+        np.testing.assert_allclose(one, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_noise_is_of_each_slice_and_the_same_in_its_windows() -> None:
+    image = jax.numpy.zeros((8, 8, 6))  # 3 slices of 2 windows.
+    noise = np.asarray(intensity.add_noise(jax.random.key(0), image, 1.0, num_slices=3))
+    by_slice = noise.reshape(8, 8, 3, 2)
+    np.testing.assert_array_equal(by_slice[..., 0], by_slice[..., 1])
+    correlation = np.corrcoef(by_slice[..., 0].reshape(-1, 3).T)
+    assert np.abs(correlation - np.eye(3)).max() < 0.4
 
 
 @pytest.mark.parametrize(
