@@ -24,7 +24,7 @@ KEYS = {
         0, 0, "slices on each side of a slice that the network sees with it", maximum=4
     ),
     "neighbour_mm": keys.number(
-        0.0, 0, "distance of these slices from each other; 0: that of the scan's own slices"
+        0.0, 0, "distance between these slices in mm; 0: the next slices of the scan", below=1000
     ),
 }
 """Keys of the section "data" of a configuration."""
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
 
     Attributes:
         number: slices on each side.
-        distance_mm: between them; 0: that of the scan's own slices.
+        distance_mm: between them; 0: they are the next slices of the scan.
     """
 
     number: int = 0
