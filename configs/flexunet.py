@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
                 "extra_share_end": 0.5,
                 "crop_size": 0,
                 "crop_blood_share": 0.5,
+                "neighbours": 0,
+                "neighbour_mm": 0.0,
                 "resident": False,
             },
             "model": {
@@ -42,6 +44,7 @@ def get_config() -> ConfigDict:
                 "norm": "none",
                 "attention": False,
                 "patch_size": 1,
+                "slice_fusion": "channels",
                 "dtype": "float32",
                 "remat": False,
             },

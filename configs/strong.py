@@ -35,6 +35,7 @@ def get_config() -> ConfigDict:
             "max_filters": 512,
             "num_stages": 8,
             "deep_supervision": True,
+            "slice_fusion": "channels",
             "dtype": "bfloat16",
             "remat": False,
         }

@@ -15,7 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mbh_jax import keys, models
-from mbh_jax.data import crops, sampling
+from mbh_jax.data import crops, neighbours, sampling
 from mbh_jax.data.augmentation import AUGMENTATIONS
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import windows
@@ -62,7 +62,7 @@ SHARED_KEYS: dict[str, Key] = {
         "hold the training slices in device memory; needs `data_prep.pack_dataset`, and then "
         "neither TensorFlow nor the records (docs/launching.md)",
     ),
-    **{f"data.{name}": key for name, key in (sampling.KEYS | crops.KEYS).items()},
+    **{f"data.{name}": key for name, key in (sampling.KEYS | crops.KEYS | neighbours.KEYS).items()},
     "model.name": keys.choice("flexunet", models.NETWORKS, "the network"),
     "loss.name": keys.choice("cross_entropy", LOSSES, "the loss"),
     "optimizer.name": keys.choice("adam", OPTIMIZERS, "the optimizer"),
@@ -221,7 +221,11 @@ def validate(
             f"as {max(lower, divisor)}"
         )
     parts = [(COMPONENTS[name][config[name].name], config[name]) for name in COMPONENTS]
-    of_data = (crops.problem(config.data, divisor), sampling.problem(config.data))
+    of_data = (
+        crops.problem(config.data, divisor),
+        sampling.problem(config.data),
+        neighbours.problem(config.data, config.model),
+    )
     for problem in (*of_data, *(component.problem(section) for component, section in parts)):
         if problem:
             raise UserError(f"config: {problem}")

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mbh_jax.data import resident
+from mbh_jax.data import neighbours, resident
 from mbh_jax.data.batch import Batch
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.data.order import draw_numbers, host_examples
@@ -37,6 +37,11 @@ class Loader:
             self.index = self.index.with_extra(SliceIndex.load(config.extra_dir))
         self.resident: bool = config.resident
         self._image_size = config.image_size
+        self._beside = (
+            neighbours.of_index(self.index, neighbours.setting_of(config))
+            if config.neighbours
+            else None
+        )
         self._packed = PackedSlices(self.index) if config.resident else None
 
     def train_batches(
@@ -69,7 +74,9 @@ class Loader:
 
             several_sizes = len(self.index.by_in_plane_shape(order)) > 1
             resize_to = (self._image_size, self._image_size) if several_sizes else None
-            batches = pipeline.batches(self.index, order, **which, resize_to=resize_to)
+            batches = pipeline.batches(
+                self.index, order, **which, beside=self._beside, resize_to=resize_to
+            )
         for batch, draw in zip(batches, draws, strict=True):
             yield batch | {"draw": draw}
 
@@ -83,6 +90,7 @@ class Loader:
             "global_batch": global_batch,
             "host": jax.process_index(),
             "num_hosts": jax.process_count(),
+            "beside": self._beside,
         }
         for of_one_shape in self.index.by_in_plane_shape(examples):
             if self._packed is not None:
@@ -124,4 +132,4 @@ class Loader:
         """
         if self._packed is None:
             return ()
-        return (resident.load(self._packed, examples, hold),)
+        return (resident.load(self._packed, examples, hold, self._beside),)

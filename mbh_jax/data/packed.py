@@ -15,8 +15,10 @@ from typing import Literal
 
 import numpy as np
 
+from mbh_jax.data import neighbours
 from mbh_jax.data.batch import Batch, make_batch
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.data.neighbours import Neighbours
 from mbh_jax.data.order import host_examples
 from mbh_jax.errors import UserError
 
@@ -109,18 +111,27 @@ class PackedSlices:
         return pixels[rows]
 
     def eval_batches(
-        self, examples: np.ndarray, *, global_batch: int, host: int = 0, num_hosts: int = 1
+        self,
+        examples: np.ndarray,
+        *,
+        global_batch: int,
+        host: int = 0,
+        num_hosts: int = 1,
+        beside: Neighbours | None = None,
     ) -> Iterator[Batch]:
         """The batches of `mbh_jax.data.pipeline.batches`, of examples of one image size."""
         shape = self.shape_of(examples)
+        beside = beside or neighbours.of_index(self.index, neighbours.Setting())
         for numbers in host_examples(examples, global_batch, 0, host, num_hosts):
             real = numbers[numbers >= 0]
-            yield make_batch(
-                self.index,
-                numbers,
-                self.read("image", real) if len(real) else np.zeros((0, *shape), np.int16),
-                self.read("label", real) if len(real) else np.zeros((0, *shape), np.uint8),
-            )
+            if len(real):
+                slices = self.read("image", beside.row[real].ravel())
+                slices = slices.reshape(len(real), -1, *shape)
+                image = neighbours.gather(slices, beside.shift[real])
+                yield make_batch(self.index, numbers, image, self.read("label", real))
+            else:
+                image = np.zeros((0, *shape, beside.num_slices), np.int16)
+                yield make_batch(self.index, numbers, image, np.zeros((0, *shape), np.uint8))
 
 
 def _open(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:

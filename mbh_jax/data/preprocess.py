@@ -7,7 +7,9 @@ from mbh_jax.imageio import windows
 
 
 def apply_windows(hu: jax.Array, preset: str) -> jax.Array:
-    """Network input (B,H,W,C) float32 from HU (B,H,W,1), a channel for each of a preset's windows.
+    """Network input (B,H,W,S*C) float32 from HU (B,H,W,S), C windows of each of S slices.
+
+    The C windows of the first slice come first, then those of the second.
 
     Args:
         hu: any number type.
@@ -16,7 +18,10 @@ def apply_windows(hu: jax.Array, preset: str) -> jax.Array:
     channels = windows.PRESETS[preset]
     if len(set(channels)) == 1:
         return jnp.repeat(channels[0](hu), len(channels), axis=-1)
-    return jnp.concatenate([window(hu) for window in channels], axis=-1)
+    if hu.shape[-1] == 1:
+        return jnp.concatenate([window(hu) for window in channels], axis=-1)
+    by_slice = jnp.stack([window(hu) for window in channels], axis=-1)
+    return by_slice.reshape(*hu.shape[:-1], -1)
 
 
 def resize_image(image: jax.Array, size: int) -> jax.Array:

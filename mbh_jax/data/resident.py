@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mbh_jax.data.batch import Batch, without_pixels
+from mbh_jax.data.neighbours import Neighbours
 from mbh_jax.data.order import host_examples
 from mbh_jax.data.packed import PackedSlices
 from mbh_jax.errors import UserError
@@ -25,22 +26,30 @@ class ResidentSlices(NamedTuple):
         row: (N,) int32 for every example of the dataset, its place in the others; -1 for none.
         image: (n, H, W) int16 HU.
         label: (n, H, W) uint8.
+        beside: (N, S) int32 examples that are the channels of an example's image; None: itself.
+        shift: (N, S, 2) int32, see `mbh_jax.data.neighbours.Neighbours`; None: all are 0.
     """
 
     row: jax.Array
     image: jax.Array
     label: jax.Array
+    beside: jax.Array | None = None
+    shift: jax.Array | None = None
 
 
 def load(
-    packed: PackedSlices, examples: np.ndarray, hold: Callable[[np.ndarray], jax.Array]
+    packed: PackedSlices,
+    examples: np.ndarray,
+    hold: Callable[[np.ndarray], jax.Array],
+    beside: Neighbours | None = None,
 ) -> ResidentSlices:
     """Brings slices to the devices, and waits until they are there.
 
     Args:
         packed: the dataset.
-        examples: (n,) int32, those to bring.
+        examples: (n,) int32, those to bring; their neighbours come with them.
         hold: copies an array to all devices.
+        beside: of every example, the slices that are the channels of its image; None: it alone.
 
     Raises:
         UserError: the slices are of several sizes.
@@ -53,12 +62,16 @@ def load(
             f"data.resident: training slices of several sizes ({listed}) in "
             f"{packed.index.directory}: --config.data.resident=False resizes them"
         )
+    held = examples if beside is None else np.unique(beside.row[examples])
     row = np.full(len(packed.index), -1, np.int32)
-    row[examples] = np.arange(len(examples))
+    row[held] = np.arange(len(held))
     # One after the other: only one of them is on the host as well.
-    image = jax.block_until_ready(hold(packed.read("image", examples)))
-    label = jax.block_until_ready(hold(packed.read("label", examples)))
-    return ResidentSlices(hold(row), image, label)
+    image = jax.block_until_ready(hold(packed.read("image", held)))
+    label = jax.block_until_ready(hold(packed.read("label", held)))
+    if beside is None:
+        return ResidentSlices(hold(row), image, label)
+    shift = hold(beside.shift) if beside.shift[examples].any() else None
+    return ResidentSlices(hold(row), image, label, hold(beside.row), shift)
 
 
 def batches(
@@ -82,11 +95,25 @@ def gather(slices: ResidentSlices, example: jax.Array) -> dict[str, jax.Array]:
     """The pixels of examples (B,) int32; zeros for -1, the padding of a batch.
 
     Returns:
-        `image` (B, H, W, 1) int16 HU and `label` (B, H, W) uint8.
+        `image` (B, H, W, S) int16 HU and `label` (B, H, W) uint8.
     """
     row = _take(slices.row, example, -1)
-    image, label = _take(slices.image, row, 0), _take(slices.label, row, 0)
-    return {"image": image[..., jnp.newaxis], "label": label}
+    rows = row
+    if slices.beside is not None:
+        rows = _take(slices.row, _take(slices.beside, example, -1), -1)
+    image, label = _take(slices.image, rows, 0), _take(slices.label, row, 0)
+    if slices.shift is not None:
+        image = jax.vmap(jax.vmap(_shifted))(image, _take(slices.shift, example, 0))
+    image = image[..., jnp.newaxis] if slices.beside is None else jnp.moveaxis(image, 1, -1)
+    return {"image": image, "label": label}
+
+
+def _shifted(image: jax.Array, shift: jax.Array) -> jax.Array:
+    """As `mbh_jax.data.neighbours.gather` shifts one slice (H, W) by (2,) pixels."""
+    for axis, size in enumerate(image.shape):
+        places = jnp.clip(jnp.arange(size) + shift[axis], 0, size - 1)
+        image = jnp.take(image, places, axis=axis)
+    return image
 
 
 def _take(array: jax.Array, rows: jax.Array, fill: int) -> jax.Array:

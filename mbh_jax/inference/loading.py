@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from mbh_jax import files
+from mbh_jax.data import neighbours
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.inference.predictor import Predictor, batch_size_on, compile_step, least_batch_size
 from mbh_jax.runtime import distributed, xla
 from mbh_jax.runtime.parallel import Parallel, create_parallel, put_batch
 from mbh_jax.training import memory
-from mbh_jax.training.network import TrainedNetwork, describe_network, restore_network
+from mbh_jax.training.network import Network, TrainedNetwork, describe_network, restore_network
 
 PyTree = Any
 
@@ -65,7 +66,7 @@ def load(
     with concurrent.futures.ThreadPoolExecutor(1) as thread:
         restored = thread.submit(restore)
         if first_shape is not None:
-            _compile_ahead(step, shapes, parallel, batch_size, first_shape)
+            _compile_ahead(step, described, parallel, batch_size, first_shape)
     return Predictor(
         restored.result(),
         parallel,
@@ -80,7 +81,7 @@ def load(
 
 def _compile_ahead(
     step: Callable,
-    shapes: Sequence[PyTree],
+    described: Sequence[tuple[Network, PyTree]],
     parallel: Parallel,
     batch_size: int,
     first_shape: Callable[[], tuple[int, int, int]],
@@ -95,8 +96,13 @@ def _compile_ahead(
     if num_slices <= least_batch_size(parallel):
         batch_size = least_batch_size(parallel)
     variables = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated), [*shapes]
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parallel.replicated),
+        [shapes for _, shapes in described],
     )
-    batch = put_batch(next(slice_batches(np.zeros((1, *size), np.int16), batch_size)), parallel)
+    settings = [neighbours.setting_of(network.config.data) for network, _ in described]
+    stack = [neighbours.Stack(1, None)]
+    beside = [neighbours.of_stacks(stack, one) for one in neighbours.channels_of(settings)[0]]
+    image = np.zeros((1, *size), np.int16)
+    batch = put_batch(next(slice_batches(image, batch_size, beside)), parallel)
     with memory.device_memory_errors("give less than --batch_size"):
         step.compile_for(variables, batch)

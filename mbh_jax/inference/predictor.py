@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mbh_jax.data import neighbours
 from mbh_jax.data.batch import slice_batches
+from mbh_jax.data.neighbours import Stack
 from mbh_jax.errors import UserError
 from mbh_jax.imageio import readers, windows
 from mbh_jax.imageio.volume import Volume
@@ -149,6 +151,9 @@ class Predictor:
             )
             for channels in presets
         ]
+        self._settings, _ = neighbours.channels_of(
+            [neighbours.setting_of(one.network.config.data) for one in networks]
+        )
         # Variables in one tree, so that a compiled step takes all of them.
         self._variables = [trained.variables for trained in networks]
         self._step = step or compile_step(
@@ -172,7 +177,7 @@ class Predictor:
         if not isinstance(scan, Volume):
             scan = readers.read_scan(Path(scan))
         self.check(scan)
-        return self.describe(scan, *self.predict_slices(scan.hu))
+        return self.describe(scan, *self.predict_slices(scan.hu, [neighbours.stack_of(scan)]))
 
     def check(self, scan: Volume) -> None:
         """Refuses a scan whose lesions cannot be measured where small ones are to be removed.
@@ -212,27 +217,39 @@ class Predictor:
         self, scans: Sequence[Volume]
     ) -> list[tuple[np.ndarray, np.ndarray | None]]:
         """`predict_slices` of scans whose slices have one size, as if they were one scan."""
-        mask, probabilities = self.predict_slices(np.concatenate([scan.hu for scan in scans]))
+        mask, probabilities = self.predict_slices(
+            np.concatenate([scan.hu for scan in scans]),
+            [neighbours.stack_of(scan) for scan in scans],
+        )
         ends = np.cumsum([len(scan.hu) for scan in scans])[:-1]
         masks = np.split(mask, ends)
         if probabilities is None:
             return [(one, None) for one in masks]
         return list(zip(masks, np.split(probabilities, ends, axis=1), strict=True))
 
-    def predict_mask(self, hu: np.ndarray) -> np.ndarray:
+    def predict_mask(self, hu: np.ndarray, affine: np.ndarray | None = None) -> np.ndarray:
         """The mask of a scan, with lesions of every size.
 
         Args:
             hu: (slices, rows, columns) integer Hounsfield units, in the program's orientation
                 (`mbh_jax.imageio.volume`).
+            affine: (4, 4), voxel (column, row, slice) to RAS+ mm, for networks that see
+                neighbouring slices; None where it is not known.
 
         Returns:
             (slices, rows, columns) uint8 label values.
         """
-        return self.predict_slices(hu)[0]
+        return self.predict_slices(hu, [Stack(len(hu), affine)])[0]
 
-    def predict_slices(self, hu: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """`predict_mask`, and the probabilities if they are kept.
+    def predict_slices(
+        self, hu: np.ndarray, stacks: Sequence[Stack] | None = None
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Masks of one scan or of several, and the probabilities if they are kept.
+
+        Args:
+            hu: (slices, rows, columns), the slices of all scans; see `predict_mask`.
+            stacks: what is known of each scan, in their order, for networks that see neighbouring
+                slices; None: one scan whose affine is not known.
 
         Returns:
             (slices, rows, columns) uint8 label values, and (K, slices, rows, columns) float16 or
@@ -245,7 +262,9 @@ class Predictor:
             np.empty((NUM_CLASSES, *hu.shape), np.float16) if self._keep_probabilities else None
         )
         batch_size = self._batch_size_of(hu.shape)
-        batches = slice_batches(hu, batch_size)
+        stacks = stacks or [Stack(len(hu), None)]
+        beside = [neighbours.of_stacks(stacks, one) for one in self._settings]
+        batches = slice_batches(hu, batch_size, beside)
         with memory.device_memory_errors("give less than --batch_size"):
             found = map_batches(self._step, self._variables, batches, self._parallel)
             for number, (_, rows) in enumerate(found):

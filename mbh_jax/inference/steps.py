@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mbh_jax.data import preprocess
+from mbh_jax.data import neighbours, preprocess
 from mbh_jax.inference import tiles
 from mbh_jax.labels import NUM_CLASSES
 from mbh_jax.training.network import Network
@@ -27,7 +27,8 @@ def create_prediction_step(
     resized logits. Otherwise probabilities are averaged, each resized to the scan's grid.
 
     Args:
-        networks: they may have different image sizes and windows.
+        networks: they may have different image sizes, windows and neighbouring slices; see
+            `neighbours.channels_of` for the channels of the batch's image.
         mirror: also predict every slice mirrored left to right, and average.
         use_tiles: predict slices that are larger than a network's image size in tiles of that size
             (`mbh_jax.inference.tiles`) instead of resizing them.
@@ -56,9 +57,13 @@ def create_prediction_step(
             )
         return preprocess.resize_logits(network.logits(variables, hu), *hu.shape[1:3])
 
-    def mean_probabilities(variables: list[PyTree], hu: jax.Array) -> jax.Array:
+    def mean_probabilities(variables: list[PyTree], image: jax.Array) -> jax.Array:
+        settings, parts = neighbours.channels_of(
+            [neighbours.setting_of(network.config.data) for network in networks]
+        )
         found = []
-        for network, weights in zip(networks, variables, strict=True):
+        for network, weights, part in zip(networks, variables, parts, strict=True):
+            hu = image[..., part] if len(settings) > 1 else image
             found.append(probabilities_of(network, weights, hu))
             if mirror:
                 mirrored = probabilities_of(network, weights, hu[:, :, ::-1])

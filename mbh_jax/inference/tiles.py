@@ -56,15 +56,15 @@ def tiled_logits(
     """Weighted mean of the logits of all tiles, one tile of every slice at a time.
 
     Args:
-        logits: (B,size,size,1) HU to (B,size,size,K) logits; traced once.
-        hu: (B,H,W,1) integers. Sides shorter than a tile are filled with air.
+        logits: (B,size,size,S) HU to (B,size,size,K) logits; traced once.
+        hu: (B,H,W,S) integers. Sides shorter than a tile are filled with air.
         size: of a tile.
         num_classes: K.
 
     Returns:
         (B,H,W,K) float32.
     """
-    batch, height, width, _ = hu.shape
+    batch, height, width, num_slices = hu.shape
     padding = ((0, 0), (0, max(0, size - height)), (0, max(0, size - width)), (0, 0))
     padded = jnp.pad(hu, padding, constant_values=AIR_HU)
     rows, row_weights = axis_tiles(padded.shape[1], size)
@@ -73,7 +73,7 @@ def tiled_logits(
     def add_tile(total: jax.Array, number: jax.Array) -> tuple[jax.Array, None]:
         row, column = number // len(columns), number % len(columns)
         corner = (0, jnp.asarray(rows)[row], jnp.asarray(columns)[column], 0)
-        found = logits(jax.lax.dynamic_slice(padded, corner, (batch, size, size, 1)))
+        found = logits(jax.lax.dynamic_slice(padded, corner, (batch, size, size, num_slices)))
         found *= jnp.asarray(row_weights)[row][:, None, None]
         found *= jnp.asarray(column_weights)[column][:, None]
         before = jax.lax.dynamic_slice(total, corner, found.shape)

@@ -165,6 +165,11 @@ def main(command: cli.Command) -> None:
         raise UserError("give one file: python -m mbh_jax.interop.keras_import best_model.h5 ...")
     config_keys.validate(config, num_devices=1)
     start_devices()
+    if config.data.neighbours:
+        raise UserError(
+            f"config: data.neighbours={config.data.neighbours}: a Keras FlexUNet sees single "
+            "slices: leave it out"
+        )
     found, variables = read_keras_flexunet(arguments[0])
     differences = [
         f"--config.model.{key}={value!r}"

@@ -16,7 +16,7 @@ from mbh_jax.labels import CLASS_NAMES
 from mbh_jax.log import log
 from mbh_jax.reporting.tables import format_table
 from mbh_jax.training.bundle import Facts
-from mbh_jax.training.network import TrainedNetwork
+from mbh_jax.training.network import Network, TrainedNetwork
 
 DISCLAIMER = "Research only: not a medical device."
 
@@ -24,14 +24,13 @@ NO_LICENCE = "not stated. Ask whoever gave you this file before you use it or sh
 
 LIMITS = (
     "Nothing here has been validated for clinical use.",
-    "Slices are predicted one by one: the network does not see the slices above and below.",
     "How well it does on other scans than those of the training data is not known: other scanners, "
     "other slice thickness, other patients (children, after surgery, with contrast medium), other "
     "kinds of haemorrhage.",
     "Where it marks nothing there may be blood, and where it marks blood there may be none.",
 )
 
-_DESCRIBED = ("model.", "data.image_size", "data.window")
+_DESCRIBED = ("model.", "data.image_size", "data.window", "data.neighbour")
 """Keys, or first parts of keys, that the card lists."""
 
 
@@ -51,6 +50,7 @@ def model_card(
         UserError: the summary of an evaluation is damaged.
     """
     config = trained.network.config
+    limits = (LIMITS[0], _seen(trained.network), *LIMITS[1:])
     lines = [
         *(f"# {name}: segmentation of haemorrhage in head CT", "", f"**{DISCLAIMER}**", ""),
         *("## Use", "", "With mbh_jax installed:", ""),
@@ -58,10 +58,32 @@ def model_card(
         *_network(trained, facts),
         *_training_data(config, facts),
         *_results(workdir, facts),
-        *("## Limits", "", *(f"- {limit}" for limit in LIMITS), ""),
+        *("## Limits", "", *(f"- {limit}" for limit in limits), ""),
         *("## Licence", "", f"Licence of the weights: {licence or NO_LICENCE}"),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _seen(network: Network) -> str:
+    """What the network sees of a scan when it predicts a slice."""
+    number = network.config.data.neighbours
+    if not number:
+        return (
+            "Slices are predicted one by one: the network does not see the slices above and below."
+        )
+    return f"Of a scan the network sees {network.num_slices} slices at once, {number} on each side."
+
+
+def channels_in_words(network: Network) -> str:
+    """What the channels of HU (B,H,W,S) are, which an exported network is given."""
+    if network.num_slices == 1:
+        return "one channel, the slice"
+    distance_mm = network.config.data.neighbour_mm
+    apart = f"{distance_mm:g} mm apart" if distance_mm else "one after the other as in the scan"
+    return (
+        f"{network.num_slices} channels, slices {apart}, from inferior to superior: the one in the "
+        "middle is predicted; at the ends of a scan its last slice is repeated"
+    )
 
 
 def _network(trained: TrainedNetwork, facts: Facts) -> list[str]:

@@ -10,9 +10,10 @@ from etils import epath
 
 from mbh_jax import files
 from mbh_jax.errors import UserError
+from mbh_jax.interop.model_card import channels_in_words
 from mbh_jax.labels import CLASS_NAMES
 from mbh_jax.models.ops.convolution import only_plain_convolutions
-from mbh_jax.training.network import TrainedNetwork
+from mbh_jax.training.network import Network, TrainedNetwork
 
 INPUT, OUTPUT = "hu", "logits"
 
@@ -31,8 +32,9 @@ _INSTALL = (
 def write(path: epath.PathLike, trained: TrainedNetwork, card: str) -> float:
     """Writes an ONNX model, after comparing it with JAX in onnxruntime.
 
-    It takes `hu` (b,S,S,1) int16, S the network's image size, and gives `logits` (b,S,S,K) float32;
-    b may be any number. Windows are inside. Resizing is not: ONNX exporters lack JAX's.
+    It takes `hu` (b,N,N,S) int16, N the network's image size and S the slices that it sees at once,
+    and gives `logits` (b,N,N,K) float32; b may be any number. Windows are inside. Resizing is not:
+    ONNX exporters lack JAX's.
 
     Args:
         path: the file; one that is there is replaced.
@@ -59,7 +61,7 @@ def write(path: epath.PathLike, trained: TrainedNetwork, card: str) -> float:
             f"--format=onnx: the network computes in {config.model.dtype}, which onnxruntime lacks "
             "on a CPU: use --format=stablehlo"
         )
-    size = config.data.image_size
+    size, num_slices = config.data.image_size, trained.network.num_slices
 
     def logits(hu: jax.Array) -> jax.Array:
         return trained.network.logits(trained.variables, hu)
@@ -67,12 +69,12 @@ def write(path: epath.PathLike, trained: TrainedNetwork, card: str) -> float:
     with only_plain_convolutions():
         model = jax2onnx.to_onnx(
             logits,
-            inputs=[jax.ShapeDtypeStruct(("b", size, size, 1), jnp.int16)],
+            inputs=[jax.ShapeDtypeStruct(("b", size, size, num_slices), jnp.int16)],
             model_name="mbh_jax",
             input_names=[INPUT],
             output_names=[OUTPUT],
         )
-    _describe(model, config.data.window, card)
+    _describe(model, trained.network, card)
     if model.ByteSize() > MAX_BYTES:
         raise UserError(
             f"{path}: the model has more than 2 GiB, the most that an ONNX file may have: use "
@@ -80,21 +82,22 @@ def write(path: epath.PathLike, trained: TrainedNetwork, card: str) -> float:
         )
     data = model.SerializeToString(deterministic=True)
     session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    heads = drawn_heads(size)
+    heads = drawn_heads(size, num_slices)
     (found,) = session.run([OUTPUT], {INPUT: heads})
     difference = compare(found, np.asarray(jax.jit(logits)(heads)))
     files.atomic_write_bytes(path, data)
     return difference
 
 
-def _describe(model: Any, window: str, card: str) -> None:
+def _describe(model: Any, network: Network, card: str) -> None:
     """Writes the model card, the classes and the input's description into the model."""
     model.doc_string = card
     facts = {
         "classes": ", ".join(CLASS_NAMES),
-        "input": "Hounsfield units; row 0 is anterior, column 0 the patient's right",
+        "input": "Hounsfield units; row 0 is anterior, column 0 the patient's right; "
+        + channels_in_words(network),
         "note": "research only: not a medical device",
-        "window": f"{window}, inside the model",
+        "window": f"{network.config.data.window}, inside the model",
     }
     for key, value in facts.items():
         entry = model.metadata_props.add()
@@ -123,8 +126,8 @@ def compare(found: np.ndarray, expected: np.ndarray) -> float:
     return difference
 
 
-def drawn_heads(size: int) -> np.ndarray:
-    """Two slices to compare exporters on: air, skull, noisy brain and blood, (2,S,S,1) int16 HU."""
+def drawn_heads(size: int, num_slices: int = 1) -> np.ndarray:
+    """Two heads to compare exporters on: air, skull, noisy brain and blood, (2,N,N,S) int16 HU."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     radius = np.hypot(x / 0.75, y / 0.9)
@@ -134,4 +137,6 @@ def drawn_heads(size: int) -> np.ndarray:
         hu = np.where(radius < 0.9, rng.normal(35, 5, (size, size)), hu)
         hu = np.where(np.hypot(x - centre, y) < 0.2, blood_hu, hu)
         slices.append(hu)
-    return np.stack(slices)[..., np.newaxis].astype(np.int16)
+    # Slices of one head are unlike each other, so that their order shows.
+    moved = [np.roll(np.stack(slices), shift, axis=1) for shift in range(num_slices)]
+    return np.stack(moved, axis=-1).astype(np.int16)

@@ -12,7 +12,7 @@ import numpy as np
 from etils import epath
 from flax import traverse_util
 
-from mbh_jax.interop.model_card import DISCLAIMER
+from mbh_jax.interop.model_card import DISCLAIMER, channels_in_words
 from mbh_jax.labels import CLASS_NAMES
 from mbh_jax.training import archive, bundle
 from mbh_jax.training.network import Network, TrainedNetwork
@@ -52,7 +52,7 @@ def load(path):
 def export_program(
     network: Network, *, platforms: tuple[str, ...] = PLATFORMS
 ) -> jax.export.Exported:
-    """`(weights, HU (b,H,W,1) int16) -> labels (b,H,W) uint8`; b, H and W may be any numbers.
+    """`(weights, HU (b,H,W,S) int16) -> labels (b,H,W) uint8`; b, H and W may be any numbers.
 
     Args:
         network: whose `predict` it is.
@@ -68,7 +68,9 @@ def export_program(
 
     shapes = traverse_util.flatten_dict(network.shapes(), sep="/")
     weights = {weight_name(name): shape for name, shape in shapes.items()}
-    hu = jax.ShapeDtypeStruct(jax.export.symbolic_shape("b, h, w, 1"), jnp.int16)
+    hu = jax.ShapeDtypeStruct(
+        jax.export.symbolic_shape(f"b, h, w, {network.num_slices}"), jnp.int16
+    )
     with _without_source_paths():
         return jax.export.export(jax.jit(predict), platforms=platforms)(weights, hu)
 
@@ -98,7 +100,7 @@ def write(path: epath.PathLike, trained: TrainedNetwork, card: str) -> None:
         card: its model card, Markdown.
     """
     members = {
-        "README.md": _readme().encode(),
+        "README.md": _readme(trained.network).encode(),
         CARD_FILE: card.encode(),
         PROGRAM_FILE: bytes(export_program(trained.network).serialize()),
     }
@@ -109,17 +111,20 @@ def write(path: epath.PathLike, trained: TrainedNetwork, card: str) -> None:
     archive.write(path, members)
 
 
-def _readme() -> str:
-    labels = ", ".join(f"{number} {name}" for number, name in enumerate(CLASS_NAMES))
+def _readme(network: Network) -> str:
+    shape = f"(b, H, W, {network.num_slices})"
+    loader = LOADER.replace("(b, H, W, 1)", shape)
+    beside = f" There are {channels_in_words(network)}." if network.num_slices > 1 else ""
+    output = ", ".join(f"{number} {name}" for number, name in enumerate(CLASS_NAMES))
     return f"""\
 # A network that segments haemorrhage in head CT, as a StableHLO program
 
 **{DISCLAIMER}** {CARD_FILE} says what it was trained on and how well it does.
 
-Input: Hounsfield units (b, H, W, 1) int16, any number of slices of any size; row 0 is anterior and
-column 0 the patient's right. Output: labels (b, H, W) uint8: {labels}. Windows and resizing
+Input: Hounsfield units {shape} int16, any number of slices of any size; row 0 is anterior and
+column 0 the patient's right.{beside} Output: labels (b, H, W) uint8: {output}. Windows and resizing
 are part of the program. It was exported with jax {jax.__version__} and needs nothing but jax:
 
 ```python
-{LOADER}```
+{loader}```
 """

@@ -22,7 +22,8 @@ def _never(config: ConfigDict) -> bool:
 class Architecture(NamedTuple):
     """A network that a configuration can name.
 
-    The module that `create` makes takes an image (B, H, W, C) and `train`, `weight` and
+    The module that `create` makes takes an image (B, H, W, S * C), the C windows of each of S
+    neighbouring slices, the first slice's first, and `train`, `weight` and
     `dropout_keys`, as `FlexUNet` does, and returns float32 logits (B, H, W, num_classes); in
     training, if it has a key "deep_supervision" that is on, a tuple of them at full, half, ...
     resolution. Its last layers have names that begin with "logits". What it needs of a device's
@@ -30,7 +31,8 @@ class Architecture(NamedTuple):
     here.
 
     Attributes:
-        create: makes the module of its keys' values, `num_classes` and `axis_name`.
+        create: makes the module of its keys' values, `num_classes` and `axis_name`; if it has a
+            key "slice_fusion" also of `num_slices`, which is S.
         keys: its own keys in the section "model".
         meaning: what it is, for the documentation.
         size_divisor: of the section "model": what must divide both sides of an image.

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-from mbh_jax.models import layers, ops
+from mbh_jax.models import layers, ops, slices
 from mbh_jax.models.architecture import Architecture
 
 
@@ -43,6 +43,8 @@ class FlexUNet(nn.Module):
         attention: weight the skip connections by attention gates.
         patch_size: side of the squares of pixels that are the channels of one pixel of level 0, in
             the input as in the logits (Shi et al., 2016, arXiv:1609.05158).
+        slice_fusion: one of `slices.FUSIONS`.
+        num_slices: slices that are channels of the input, the predicted one in the middle.
         dtype: of the computation; parameters, statistics and logits are float32.
         remat: recompute the inside of each level in the backward pass instead of keeping it, for
             less memory and one more forward pass (Chen et al., 2016, arXiv:1604.06174). XLA's CPU
@@ -60,6 +62,8 @@ class FlexUNet(nn.Module):
     norm: str = "none"
     attention: bool = False
     patch_size: int = 1
+    slice_fusion: str = "channels"
+    num_slices: int = 1
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     axis_name: str | None = None
@@ -103,8 +107,10 @@ class FlexUNet(nn.Module):
 
         # Argument 2 of the call is `train`; the module itself counts as argument 0.
         block_of = nn.remat(layers.ConvBlock, static_argnums=2) if self.remat else layers.ConvBlock
+        # That pass through the first level one by one.
+        num_slices = self.num_slices if self.slice_fusion == "convolution" else 1
 
-        def block(x: jax.Array, level: Level, name: str) -> jax.Array:
+        def block(x: jax.Array, level: Level, name: str, num_slices: int = 1) -> jax.Array:
             return block_of(
                 level.filters,
                 level.kernel_size,
@@ -115,14 +121,21 @@ class FlexUNet(nn.Module):
                 self.dtype,
                 self.axis_name,
                 name=name,
-            )(x, train, weight, dropout_keys)
+            )(x, train, *(slices.repeat(rows, num_slices) for rows in (weight, dropout_keys)))
+
+        def across_slices(x: jax.Array, name: str) -> jax.Array:
+            x = layers.Conv(self.base_filters, 1, dtype=self.dtype, name=name)(x)
+            return layers.ACTIVATIONS[self.activation](x)
 
         *outer_levels, bridge = (self.level(i) for i in range(self.num_layers))
 
-        x = _to_patches(x.astype(self.dtype), self.patch_size)
+        x = slices.to_batch(x.astype(self.dtype), num_slices)
+        x = _to_patches(x, self.patch_size)
         skips = []
         for i, level in enumerate(outer_levels):
-            x = block(x, level, f"encoder_{i}")
+            x = block(x, level, f"encoder_{i}", 1 if i else num_slices)
+            if i == 0:
+                x = slices.fuse(x, num_slices, across_slices)
             skips.append(x)
             x = ops.max_pool(x)
 
@@ -210,6 +223,7 @@ ARCHITECTURE = Architecture(
             "step faster",
             maximum=16,
         ),
+        "slice_fusion": slices.KEY,
         "dtype": keys.choice(
             "float32",
             ("float32", "bfloat16"),

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-from mbh_jax.models import layers, ops
+from mbh_jax.models import layers, ops, slices
 from mbh_jax.models.architecture import Architecture
 
 ENCODERS = ("plain", "residual")
@@ -138,6 +138,8 @@ class NNUNet(nn.Module):
         max_filters: most filters of a stage.
         num_stages: resolutions, the deepest included.
         deep_supervision: in training, logits at every resolution but the deepest.
+        slice_fusion: one of `slices.FUSIONS`.
+        num_slices: slices that are channels of the input, the predicted one in the middle.
         dtype: of the computation; parameters, statistics and logits are float32.
         remat: recompute the inside of each stage in the backward pass instead of keeping it.
         axis_name: not used: nothing is normalised over a batch.
@@ -149,6 +151,8 @@ class NNUNet(nn.Module):
     max_filters: int = 512
     num_stages: int = 8
     deep_supervision: bool = False
+    slice_fusion: str = "channels"
+    num_slices: int = 1
     dtype: DTypeLike = jnp.float32
     remat: bool = False
     axis_name: str | None = None
@@ -183,8 +187,13 @@ class NNUNet(nn.Module):
         filters = [min(self.base_filters * 2**i, self.max_filters) for i in range(self.num_stages)]
         is_residual = self.encoder == "residual"
         stage_of = nn.remat(Stage) if self.remat else Stage
+        # That pass through the first stage one by one.
+        num_slices = self.num_slices if self.slice_fusion == "convolution" else 1
 
-        x = x.astype(self.dtype)
+        def across_slices(x: jax.Array, name: str) -> jax.Array:
+            return ConvNorm(filters[0], 1, dtype=self.dtype, name=name)(x)
+
+        x = slices.to_batch(x.astype(self.dtype), num_slices)
         if is_residual:
             x = ConvNorm(filters[0], dtype=self.dtype, name="stem")(x)
         skips = []
@@ -198,6 +207,8 @@ class NNUNet(nn.Module):
                 self.dtype,
                 name=f"encoder_{i}",
             )(x)
+            if i == 0:
+                x = slices.fuse(x, num_slices, across_slices)
             skips.append(x)
 
         wants_all = self.deep_supervision and (train or self.is_initializing())
@@ -234,6 +245,7 @@ ARCHITECTURE = Architecture(
         "deep_supervision": keys.switch(
             False, "in training the loss counts the logits of every resolution but the deepest"
         ),
+        "slice_fusion": slices.KEY,
         "dtype": keys.choice(
             "float32",
             ("float32", "bfloat16"),

@@ -14,17 +14,22 @@ NETWORKS: dict[str, Architecture] = {
 """What `model.name` may be."""
 
 
-def create_model(config: ConfigDict, num_classes: int, axis_name: str | None = None) -> nn.Module:
+def create_model(
+    config: ConfigDict, num_classes: int, axis_name: str | None = None, num_slices: int = 1
+) -> nn.Module:
     """The network that the section "model" of a configuration describes.
 
     Args:
         config: `name`, and the keys of that network's architecture.
         num_classes: channels of the logits.
         axis_name: device axis that batch statistics are taken over under pmap, or None.
+        num_slices: slices that are channels of the input, the predicted one in the middle.
     """
     fields = {key: value for key, value in config.items() if key != "name"}
     if "dtype" in fields:
         fields["dtype"] = jnp.dtype(fields["dtype"])
+    if "slice_fusion" in fields:
+        fields["num_slices"] = num_slices
     create = NETWORKS[config.name].create
     return create(num_classes=num_classes, axis_name=axis_name, **fields)
 

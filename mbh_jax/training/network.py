@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from mbh_jax import config as config_keys
 from mbh_jax import models
-from mbh_jax.data import preprocess, spacing
+from mbh_jax.data import neighbours, preprocess, spacing
 from mbh_jax.data.spacing import TrainingSpacing
 from mbh_jax.errors import UserError
 from mbh_jax.files import CONFIG_FILE
@@ -28,7 +28,7 @@ from mbh_jax.training import bundle
 
 PyTree = Any
 
-NETWORK_KEYS = ("model.", "data.image_size", "data.window")
+NETWORK_KEYS = ("model.", "data.image_size", "data.window", "data.neighbour")
 """Keys, or first parts of keys, that a network with given weights depends on."""
 
 
@@ -43,10 +43,15 @@ class Network(NamedTuple):
     config: ConfigDict
     model: nn.Module
 
+    @property
+    def num_slices(self) -> int:
+        """Slices that the network sees at once, S; the one that it predicts is in the middle."""
+        return neighbours.setting_of(self.config.data).num_slices
+
     def init(self) -> dict[str, PyTree]:
         """New variables, which depend on `config.seed`."""
         size = self.config.data.image_size
-        channels = len(windows.PRESETS[self.config.data.window])
+        channels = self.num_slices * len(windows.PRESETS[self.config.data.window])
         image = jnp.zeros((1, size, size, channels))
         return dict(self.model.init(jax.random.key(self.config.seed), image))
 
@@ -57,22 +62,22 @@ class Network(NamedTuple):
             return jax.eval_shape(self.init)
 
     def input_of(self, hu: jax.Array) -> jax.Array:
-        """HU (B,H,W,1) of any number type as windows (B,S,S,C) float32, S the `image_size`."""
+        """HU (B,H,W,S) of any number type as windows (B,N,N,S*C) float32, N the `image_size`."""
         windowed = preprocess.apply_windows(hu, self.config.data.window)
         return preprocess.resize_image(windowed, self.config.data.image_size)
 
     def logits(self, variables: PyTree, hu: jax.Array) -> jax.Array:
-        """Logits (B,S,S,K) float32 of HU (B,H,W,1)."""
+        """Logits (B,N,N,K) float32 of HU (B,H,W,S)."""
         logits = self.model.apply(variables, self.input_of(hu), train=False)
         assert isinstance(logits, jax.Array)
         return logits
 
     def predict(self, variables: PyTree, hu: jax.Array) -> jax.Array:
-        """Label values (B,H,W) uint8 on the scan's own grid, of HU (B,H,W,1)."""
+        """Label values (B,H,W) uint8 on the scan's own grid, of HU (B,H,W,S)."""
         return self.labels_of(self.logits(variables, hu), hu).astype(jnp.uint8)
 
     def labels_of(self, logits: jax.Array, hu: jax.Array) -> jax.Array:
-        """The most probable label (B,H,W) of each pixel of HU (B,H,W,1), from logits (B,S,S,K)."""
+        """The most probable label (B,H,W) of each pixel of HU (B,H,W,S), from logits (B,N,N,K)."""
         return preprocess.resize_logits(logits, *hu.shape[1:3]).argmax(-1)
 
 
@@ -102,7 +107,8 @@ def create_network(config: ConfigDict, *, axis_name: str | None = None) -> Netwo
         config: the whole configuration.
         axis_name: device axis that batch statistics are taken over in training, or None.
     """
-    return Network(config, models.create_model(config.model, NUM_CLASSES, axis_name))
+    num_slices = neighbours.setting_of(config.data).num_slices
+    return Network(config, models.create_model(config.model, NUM_CLASSES, axis_name, num_slices))
 
 
 def describe_network(workdir: epath.Path) -> tuple[Network, PyTree]:
@@ -230,8 +236,8 @@ def fit_variables(variables: PyTree, source: PyTree, where: str) -> tuple[PyTree
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
         raise UserError(
             f"{where}: its weights do not fit this network ({'; '.join(wrong[:3])}{more}): only "
-            "the last layer may differ; give the keys model.* and the number of windows it was "
-            "trained with"
+            "the last layer may differ; give the keys model.*, data.neighbours and the number of "
+            "windows it was trained with"
         )
     fitting = jax.tree_util.tree_map_with_path(
         lambda path, new: (

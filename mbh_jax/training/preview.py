@@ -72,7 +72,8 @@ class Preview:
         )
         self._names = [index.describe(example).replace(" ", "_") for example in chosen]
         if self._batches:
-            self._image, self._label = (self._in_order(self._rows(n)) for n in ("image", "label"))
+            image, self._label = (self._in_order(self._rows(n)) for n in ("image", "label"))
+            self._image = image[..., image.shape[-1] // 2]
 
     def draw(self, variables: PyTree, epoch: int) -> np.ndarray | None:
         """Predicts, and on process 0 writes the panels of an epoch.
@@ -96,7 +97,7 @@ class Preview:
             return overlays.write_epoch_change(
                 self._directory,
                 epoch,
-                self._image[..., 0],
+                self._image,
                 self._label,
                 prediction,
                 names=self._names,

@@ -127,7 +127,7 @@ def test_no_blood_no_segmentation(
     (report_path,) = output.glob("Head*.json")
     assert len(list(output.glob("*.seg.dcm"))) == 1
     monkeypatch.setattr(
-        Predictor, "predict_slices", lambda self, hu: (np.zeros(hu.shape, np.uint8), None)
+        Predictor, "predict_slices", lambda self, hu, stacks: (np.zeros(hu.shape, np.uint8), None)
     )
     assert run(workdir, tmp_path / "in", output, "--overwrite") == 0
     assert not list(output.glob("*.seg.dcm"))

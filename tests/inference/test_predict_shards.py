@@ -12,6 +12,7 @@ from run_commands import predict_exit_code as run
 from tiny_ct import nifti_bytes, tiny_volume
 
 from mbh_jax import errors, predict
+from mbh_jax.data.neighbours import Stack
 from mbh_jax.imageio.readers import Scan
 from mbh_jax.inference.shards import Shard
 
@@ -176,11 +177,13 @@ def test_sigterm_leaves_whole_files_and_the_next_call_goes_on(
 
     predict_slices, calls = Predictor.predict_slices, []
 
-    def predict_and_stop(self: Predictor, hu: np.ndarray) -> tuple[np.ndarray, None]:
+    def predict_and_stop(
+        self: Predictor, hu: np.ndarray, stacks: list[Stack]
+    ) -> tuple[np.ndarray, None]:
         calls.append(hu)
         if len(calls) == 2:
             signal.raise_signal(signal.SIGTERM)
-        return predict_slices(self, hu)
+        return predict_slices(self, hu, stacks)
 
     monkeypatch.setattr(Predictor, "predict_slices", predict_and_stop)
     output = tmp_path / "out"

@@ -26,12 +26,13 @@ def augment_hu(keys: jax.Array, hu: jax.Array, config: ConfigDict) -> jax.Array:
 
     Args:
         keys: (B,) PRNG keys.
-        hu: (B,H,W,1) HU, any number type.
+        hu: (B,H,W,S) HU, any number type. Gain and shift are those of all S slices, noise is of
+            each.
         config: `config.augment`: `hu_scale` (standard deviation of the gain), `hu_shift_hu` and
             `hu_noise_hu` (standard deviations in HU); 0 turns each off.
 
     Returns:
-        (B,H,W,1) float32 HU, or `hu` unchanged where all are off.
+        (B,H,W,S) float32 HU, or `hu` unchanged where all are off.
     """
     if not (config.hu_scale or config.hu_shift_hu or config.hu_noise_hu):
         return hu

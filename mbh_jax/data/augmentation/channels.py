@@ -32,16 +32,16 @@ def window_bounds_hu(window: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def over_batch(change: Change, window: str, scale: Scale, *, clip: bool) -> Change:
-    """The change of a batch: keys (B,), image (B,H,W,C) of any float type, label (B,H,W).
+    """The change of a batch: keys (B,), image (B,H,W,S*C) of any float type, label (B,H,W).
 
     Args:
-        change: of one example, with a channel for each distinct window; equal ones are changed
-            once.
+        change: of one example, with a channel for each distinct window of each of the S slices, one
+            slice after the other; equal windows are changed once.
         window: a key of `mbh_jax.imageio.windows.PRESETS`, the channels of the image.
         scale: of the image that `change` gets.
         clip: whether values are clamped to those that a window can have.
     """
-    chosen = _distinct(window)
+    chosen, num_windows = _distinct(window), len(windows.PRESETS[window])
     # Windows are straight lines: HU = offset_hu + value * factor.
     low_hu, high_hu = window_bounds_hu(window)
     to_unit = np.array([one.to_unit for one in chosen])
@@ -58,13 +58,28 @@ def over_batch(change: Change, window: str, scale: Scale, *, clip: bool) -> Chan
     )
 
     def of_one(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
-        distinct = image[..., : len(chosen)].astype(jnp.float32)
-        changed, label = change(key, (distinct - origin) / unit, label)
-        changed = changed * unit + origin
+        num_slices = image.shape[-1] // num_windows
+        repeats = num_windows // len(chosen)
+        if num_slices == 1:
+            distinct = image[..., : len(chosen)].astype(jnp.float32)
+        else:
+            by_slice = image.reshape(*label.shape, num_slices, num_windows)[..., : len(chosen)]
+            distinct = by_slice.reshape(*label.shape, -1).astype(jnp.float32)
+
+        def of_all_slices(values: jax.Array) -> jax.Array:
+            return jnp.tile(values, num_slices) if num_slices > 1 and values.ndim else values
+
+        first, one = of_all_slices(origin), of_all_slices(unit)
+        changed, label = change(key, (distinct - first) / one, label)
+        changed = changed * one + first
         if clip:
-            changed = jnp.clip(changed, low, high)
-        repeats = image.shape[-1] // len(chosen)
-        return jnp.tile(changed, (1, 1, repeats)).astype(image.dtype), label
+            changed = jnp.clip(changed, of_all_slices(low), of_all_slices(high))
+        if num_slices == 1:
+            changed = jnp.tile(changed, (1, 1, repeats))
+        else:
+            by_slice = changed.reshape(*label.shape, num_slices, len(chosen))
+            changed = jnp.tile(by_slice, repeats).reshape(image.shape)
+        return changed.astype(image.dtype), label
 
     def of_batch(
         keys: jax.Array, image: jax.Array, label: jax.Array

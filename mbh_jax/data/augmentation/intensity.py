@@ -23,11 +23,11 @@ def change_window(key: jax.Array, hu: jax.Array, preset: Preset) -> jax.Array:
 
     Args:
         key: PRNG key of the example.
-        hu: (H,W,1), any number type.
+        hu: (H,W,S), any number type; all slices change alike.
         preset: with `window_level_hu` and `window_width`.
 
     Returns:
-        (H,W,1) float32 HU, or `hu` unchanged where both are off.
+        (H,W,S) float32 HU, or `hu` unchanged where both are off.
     """
     if not (preset.window_level_hu.probability or preset.window_width.probability):
         return hu
@@ -51,12 +51,18 @@ def change_intensity(
     Args:
         numbers: uniform random numbers from 0 to 1, of `shape_of_numbers(C)`.
         noise_key: PRNG key of the noise.
-        image: (H,W,C) float32 on the scale of blood (`mbh_jax.data.augmentation.presets`).
+        image: (H,W,S*C) float32 on the scale of blood (`mbh_jax.data.augmentation.presets`), the C
+            windows of each of S slices. A window is changed alike in all slices.
         preset: ranges of the parameters.
     """
+    num_windows = numbers.shape[-1]
+    num_slices = image.shape[-1] // num_windows
+    if num_slices > 1:
+        numbers = jnp.tile(numbers, num_slices)
     if preset.noise.probability:
         std = draws.uniform(numbers[0], preset.noise, 0.0)[0]
-        image = _unless_off(functools.partial(add_noise, noise_key), image, std, 0.0)
+        add = functools.partial(add_noise, noise_key, num_slices=num_slices)
+        image = _unless_off(add, image, std, 0.0)
     if preset.blur.probability:
         sigma = [draws.uniform(numbers[1], preset.blur, 0.0, second=axis > 0) for axis in range(2)]
         image = _unless_off(blur, image, jnp.stack(sigma, axis=-1), 0.0)
@@ -90,9 +96,14 @@ def _unless_off(
     return jax.lax.cond((parameter == off).all(), lambda image, _: image, change, image, parameter)
 
 
-def add_noise(key: jax.Array, image: jax.Array, std: jax.Array) -> jax.Array:
-    """Adds Gaussian noise with standard deviation `std` (), the same field in all channels."""
-    return image + std * jax.random.normal(key, (*image.shape[:2], 1))
+def add_noise(
+    key: jax.Array, image: jax.Array, std: jax.Array, *, num_slices: int = 1
+) -> jax.Array:
+    """Adds Gaussian noise with standard deviation `std` (), in each slice one for all windows."""
+    field = jax.random.normal(key, (*image.shape[:2], num_slices))
+    if num_slices > 1:
+        field = jnp.repeat(field, image.shape[-1] // num_slices, axis=-1)
+    return image + std * field
 
 
 def blur(image: jax.Array, sigma: jax.Array) -> jax.Array:

@@ -18,9 +18,10 @@ class Augmentation(NamedTuple):
     """The random changes of training slices, before and after windows are applied.
 
     Attributes:
-        augment_hu: `(keys (B,), hu (B,H,W,1)) -> hu (B,H,W,1)`, HU on the scan's own grid.
-        augment_image: `(keys (B,), image (B,S,S,C), label (B,S,S)) -> (image, label)`, the input of
-            the network and its label, of the same shapes and dtypes.
+        augment_hu: `(keys (B,), hu (B,H,W,S)) -> hu (B,H,W,S)`, HU on the scan's own grid.
+        augment_image: `(keys (B,), image (B,N,N,S*C), label (B,N,N)) -> (image, label)`, the input
+            of the network, C windows of each of S neighbouring slices, and its label, of the same
+            shapes and dtypes.
     """
 
     augment_hu: Callable[[jax.Array, jax.Array], jax.Array]
@@ -76,7 +77,7 @@ def create_from_preset(
     def change(key: jax.Array, image: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
         numbers_key, noise_key = jax.random.split(jax.random.fold_in(key, _IMAGE))
         movement, control, values = draws.numbers(
-            numbers_key, *geometry.SHAPES, intensity.shape_of_numbers(image.shape[-1])
+            numbers_key, *geometry.SHAPES, intensity.shape_of_numbers(num_windows)
         )
         if spatial and not geometry.is_off(preset):
             lowest = image.min((0, 1))
@@ -87,6 +88,7 @@ def create_from_preset(
             image = intensity.change_intensity(values, noise_key, image, preset)
         return image, label
 
+    num_windows = len(channels.window_bounds_hu(window)[0])
     scale = channels.Scale(presets.BLOOD_MEAN_HU, presets.BLOOD_STD_HU)
     return Augmentation(
         jax.vmap(hu_of_one) if intensity_changes else _same_hu,
