@@ -150,12 +150,12 @@ def train_and_evaluate(
     """Trains, or goes on, and evaluates; the run's history."""
     from etils import epath
 
-    from mbh_jax import files
     from mbh_jax.inference.split import evaluate
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.train import train
+    from mbh_jax.training.pretrained import source_path
 
-    source = None if init_from is None else files.user_path(init_from, "--init_from")
+    source = None if init_from is None else source_path(init_from, "--init_from")
     with StopRequest() as stop:
         train(config, epath.Path(workdir), stop, init_from=source)
         for split in splits:

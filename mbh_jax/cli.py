@@ -148,7 +148,7 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
             f"runs/{Path(_recipe()).stem}" if given is None else given
         )
     from mbh_jax.files import CONFIG_FILE
-    from mbh_jax.training import network
+    from mbh_jax.training import network, pretrained
 
     if _WORKDIR.value is None:
         raise UserError(
@@ -159,7 +159,7 @@ def _configuration(other_run: str | None) -> tuple[ConfigDict, epath.Path]:
     if (workdir / CONFIG_FILE).is_file():
         return network.read_config(workdir), workdir
     if other_run is not None:
-        return network.read_config(files.user_path(other_run, "--init_from")), workdir
+        return network.read_config(pretrained.source_path(other_run, "--init_from")), workdir
     raise UserError(
         f"{workdir} holds no run (no {CONFIG_FILE}): give the --workdir of one, or a "
         "recipe, such as --config=configs/flexunet.py"

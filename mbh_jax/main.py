@@ -18,7 +18,7 @@ if __name__ == "__main__":
 
 from absl import flags
 
-from mbh_jax import cli, files
+from mbh_jax import cli
 
 _MODE = flags.DEFINE_enum(
     "mode",
@@ -30,7 +30,8 @@ _MODE = flags.DEFINE_enum(
 _INIT_FROM = flags.DEFINE_string(
     "init_from",
     None,
-    "Workdir of another run, or a bundle: a new run starts with the weights of its "
+    "Workdir of another run, a bundle, or phantom, the weights of generated heads that come with "
+    "the package: a new run starts with the weights of its "
     "config.eval.checkpoint; one that has begun goes on.",
 )
 _RULES = flags.DEFINE_list(
@@ -55,6 +56,7 @@ def main(command: cli.Command) -> None:
     from mbh_jax.runtime import distributed
     from mbh_jax.runtime.preemption import StopRequest
     from mbh_jax.train import train
+    from mbh_jax.training.pretrained import source_path
 
     config, workdir = command.config, command.workdir
     if _DISTRIBUTED.value:
@@ -73,7 +75,7 @@ def main(command: cli.Command) -> None:
     with distributed.lost_process_errors():
         if _MODE.value == "train":
             given = _INIT_FROM.value
-            source = None if given is None else files.user_path(given, "--init_from")
+            source = None if given is None else source_path(given, "--init_from")
             with StopRequest() as stop:
                 train(config, workdir, stop, init_from=source)
                 evaluate(config, workdir, stop, split="validation", checkpoint="best")

@@ -2,7 +2,8 @@
 
 from typing import NamedTuple
 
-from data_prep.phantom.brain import Brain, Cerebrum
+from data_prep.phantom.brain import Brain
+from data_prep.phantom.cerebrum import Cerebrum
 from data_prep.phantom.skull import Face, Skull
 
 

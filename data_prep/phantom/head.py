@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from data_prep.phantom.anatomy import Anatomy
 from data_prep.phantom.bleeds import parenchymal_sites, place_bleeds
-from data_prep.phantom.brain import draw_cerebrum, make_brain, vary_cerebrum
+from data_prep.phantom.brain import make_brain
+from data_prep.phantom.cerebrum import draw_cerebrum, vary_cerebrum
 from data_prep.phantom.displacement import displace
 from data_prep.phantom.extra_axial import place_extra_axial
 from data_prep.phantom.fields import PeriodicNoise

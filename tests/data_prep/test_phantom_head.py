@@ -7,7 +7,7 @@ import pytest
 import scipy.ndimage
 
 from data_prep.phantom import Head, hounsfield, make_head
-from data_prep.phantom.brain import draw_cerebrum, vary_cerebrum
+from data_prep.phantom.cerebrum import draw_cerebrum, vary_cerebrum
 from data_prep.phantom.extra_axial import place_extra_axial
 from data_prep.phantom.head import DRAWN_BONE_LIKE_HU
 from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH, plan_head
