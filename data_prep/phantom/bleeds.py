@@ -136,10 +136,10 @@ def place_bleeds(
         borders[IPH] = _parenchymal(rng, sites, grid, tissue)
         free = np.minimum(free, -borders[IPH])
     if IVH in plan.volumes_ml:
-        focus = None
+        clot = None
         if plan.varied and rng.random() < CAST_SHARE:
-            focus = VENTRICULAR_CASTS[rng.integers(len(VENTRICULAR_CASTS))]
-        borders[IVH], brain = _intraventricular(plan.volumes_ml[IVH], rng, grid, brain, focus)
+            clot = VENTRICULAR_CASTS[rng.integers(len(VENTRICULAR_CASTS))]
+        borders[IVH], brain = _intraventricular(plan.volumes_ml[IVH], rng, grid, brain, clot)
         anatomy = anatomy._replace(brain=brain)
     if SAH in plan.volumes_ml:
         focus = _subarachnoid_focus(plan, rng, walls, sites)
