@@ -55,11 +55,11 @@ def export(
     from mbh_jax.data import spacing
     from mbh_jax.interop import model_card, onnx_export, stablehlo_export
     from mbh_jax.runtime.parallel import create_parallel
-    from mbh_jax.training import bundle
+    from mbh_jax.training import bundle, pretrained
     from mbh_jax.training.checkpoints import Checkpoints
     from mbh_jax.training.network import restore_network
 
-    source = files.user_path(os.fspath(model), "--model")
+    source = pretrained.source_path(os.fspath(model), "--model")
     output = files.user_path(os.fspath(output), "--output")
     _check_output(output, form, overwrite)
     from_bundle = bundle.is_bundle(source)

@@ -9,6 +9,7 @@ from mbh_jax import files
 from mbh_jax.errors import UserError
 from mbh_jax.inference.shards import Shard
 from mbh_jax.reporting.scan_sheet import DISCLAIMER
+from mbh_jax.training import pretrained
 
 
 def parse_arguments(arguments: Sequence[str] | None, description: str) -> argparse.Namespace:
@@ -101,6 +102,6 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> argpar
 
 def _model_path(text: str) -> epath.Path:
     try:
-        return files.user_path(text, "--model")
+        return pretrained.source_path(text, "--model")
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from None

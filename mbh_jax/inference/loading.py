@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from mbh_jax import files
 from mbh_jax.data import neighbours
 from mbh_jax.data.batch import slice_batches
 from mbh_jax.errors import UserError
 from mbh_jax.inference.predictor import Predictor, batch_size_on, compile_step, least_batch_size
 from mbh_jax.runtime import distributed, xla
 from mbh_jax.runtime.parallel import Parallel, create_parallel, put_batch
-from mbh_jax.training import memory
+from mbh_jax.training import memory, pretrained
 from mbh_jax.training.network import Network, TrainedNetwork, describe_network, restore_network
 
 PyTree = Any
@@ -46,7 +45,7 @@ def load(
     distributed.start_devices()
     parallel = create_parallel("jit")
     batch_size = batch_size_on(parallel, batch_size)
-    paths = [files.user_path(os.fspath(workdir), "model") for workdir in workdirs]
+    paths = [pretrained.source_path(os.fspath(workdir), "model") for workdir in workdirs]
     described = [describe_network(path) for path in paths]
     shapes = [of_network for _, of_network in described]
     step = compile_step(

@@ -1,4 +1,4 @@
-"""Weights that come with the package, by the names that `--init_from` takes."""
+"""Weights that come with the package, by the names that `--init_from` and `--model` take."""
 
 from importlib import resources
 

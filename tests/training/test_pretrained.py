@@ -9,6 +9,7 @@ from etils import epath
 
 from configs import strong_small
 from mbh_jax import config as config_keys
+from mbh_jax.inference.arguments import parse_arguments
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.training import bundle, network, pretrained
 
@@ -34,6 +35,11 @@ def test_phantom_fits_the_recipe_and_was_trained_on_generated_heads() -> None:
     assert trained.step == bundle.read_facts(path).step > 0
     card = bundle.read_config(path)
     assert "teachers" not in card  # Bundles keep no folder's name.
+
+
+def test_prediction_takes_it_by_its_name() -> None:
+    chosen = parse_arguments(["--model=phantom", "--input=scans", "--output=out"], "")
+    assert [path.name for path in chosen.model] == ["phantom.zip"]
 
 
 def test_a_folder_of_that_name_goes_before_the_weights_of_the_package(
