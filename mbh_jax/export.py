@@ -112,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         description=(__doc__ or "").splitlines()[0],
         epilog=_DISCLAIMER,
     )
-    parser.add_argument("--model", required=True, help="workdir of a run, or a bundle")
+    parser.add_argument("--model", required=True, help="workdir of a run, a bundle, or phantom")
     parser.add_argument("--output", required=True, help="the file to write")
     parser.add_argument(
         "--format",
