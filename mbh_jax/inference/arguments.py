@@ -28,7 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> argpar
         "--model",
         action="append",
         type=_model_path,
-        help="workdir of a run, a bundle, or phantom, the package's weights of generated heads; given "
+        help="workdir of a run, a bundle, or phantom, the weights of the package; given "
         "several times, their probabilities are averaged",
     )
     parser.add_argument(
