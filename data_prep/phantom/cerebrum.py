@@ -44,7 +44,7 @@ class Cerebrum:
             Med Biol 1976;21:390-398).
         hardening_mm: distance from the bone over which that falls to 1/e.
         hardening_unevenness: its deviation from place to place, relative.
-        cupping_hu: how far the whole of the head reads too low.
+        cupping_hu: added to all of the brain; below 0 where the inside of the head reads too low.
         plexus_scale: size of a calcified choroid plexus, relative.
     """
 
