@@ -25,7 +25,7 @@ from data_prep.phantom import make_head
 from mbh_jax import export
 from mbh_jax.errors import UserError
 from mbh_jax.interop import onnx_export, stablehlo_export
-from mbh_jax.models import layers
+from mbh_jax.models import layers, norms
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.training import archive, bundle, network
 from mbh_jax.training.checkpoints import Checkpoints
@@ -417,7 +417,7 @@ def test_onnx_gives_the_same_logits_and_labels(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     head = make_head(0, 1, 32, "even", max_slices=6)
     hu = head.hu.transpose(2, 1, 0)[..., np.newaxis].astype(np.int16)
-    for norm in layers.NORMS:
+    for norm in norms.NORMS:
         config = run_commands.tiny_config(Path("data"), model__norm=norm)
         path = make_run(config, tmp_path / norm)
         export.export(path, tmp_path / f"{norm}.onnx", form="onnx")

@@ -10,7 +10,7 @@ import h5py
 
 from mbh_jax.errors import UserError
 from mbh_jax.models.flexunet import FlexUNet
-from mbh_jax.models.layers import BATCH_NORM_MOMENTUM, NORM_EPSILON
+from mbh_jax.models.norms import BATCH_NORM_MOMENTUM, NORM_EPSILON
 
 KERAS_ACTIVATIONS = {"relu": "relu", "elu": "elu", "silu": "silu", "swish": "silu"}
 """Our names of the activations that have the same formula in Keras."""

@@ -15,7 +15,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-from mbh_jax.models import layers, ops, slices
+from mbh_jax.models import layers, norms, ops, slices
 from mbh_jax.models.architecture import Architecture
 
 
@@ -39,7 +39,7 @@ class FlexUNet(nn.Module):
         dropout_rate: dropout rate added a level; level 0 has none.
         dilation: dilation of level 0; it shrinks by 1 a level, to 1.
         activation: a key of `layers.ACTIVATIONS`, applied to every 'same' convolution.
-        norm: one of `layers.NORMS`, applied after every activation.
+        norm: one of `norms.NORMS`, applied after every activation.
         attention: weight the skip connections by attention gates.
         patch_size: side of the squares of pixels that are the channels of one pixel of level 0, in
             the input as in the logits (Shi et al., 2016, arXiv:1609.05158).
@@ -210,7 +210,7 @@ ARCHITECTURE = Architecture(
         "activation": keys.choice(
             "relu", layers.ACTIVATIONS, "applied after every 3 x 3 or larger convolution"
         ),
-        "norm": keys.choice("none", layers.NORMS, "normalisation after every activation"),
+        "norm": keys.choice("none", norms.NORMS, "normalisation after every activation"),
         "attention": keys.switch(
             False,
             "attention gates on the skip connections, one weight a pixel (Oktay et al., 2018), "

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from mbh_jax.models import ops
+from mbh_jax.models import norms, ops
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -19,21 +19,6 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "silu": nn.silu,
 }
 """Activation functions by their name in a configuration."""
-
-NORMS = ("none", "batch", "group", "instance")
-"""Kinds of normalisation."""
-
-NORM_EPSILON = 1e-3
-"""Added to the variance before its root is taken: Keras's default."""
-
-BATCH_NORM_MOMENTUM = 0.99
-"""Share of the old running statistics that each step keeps: Keras's default."""
-
-INSTANCE_NORM_EPSILON = 1e-5
-"""The same for instance normalisation: PyTorch's default, which nnU-Net uses."""
-
-MAX_GROUPS = 8
-"""Group normalisation divides channels into this many groups, or fewer where it must."""
 
 
 class Conv(nn.Module):
@@ -91,81 +76,6 @@ class UpConv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = (a.astype(self.dtype) for a in (x, kernel, bias))
         return ops.up_conv(x, kernel) + bias
-
-
-class BatchNorm(nn.Module):
-    """Batch normalisation (Ioffe and Szegedy, 2015, arXiv:1502.03167) over real examples only.
-
-    `nn.BatchNorm` averages the means of devices, which is wrong where padding leaves some devices
-    with fewer real examples. Here sums and counts are added over devices before one division.
-
-    Attributes:
-        axis_name: device axis that the statistics are taken over, or None.
-        dtype: of the result; statistics are float32.
-    """
-
-    axis_name: str | None = None
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool, weight: jax.Array | None) -> jax.Array:
-        """(B, H, W, C) -> the same; `weight` (B,) is 0 for padding, None where all are real."""
-        channels = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, channels)
-        bias = self.param("bias", nn.initializers.zeros, channels)
-        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
-        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
-
-        if train:
-            mean, var = self._batch_statistics(x.astype(jnp.float32), weight)
-            if not self.is_initializing():
-                keep = BATCH_NORM_MOMENTUM
-                running_mean.value = keep * running_mean.value + (1 - keep) * mean
-                running_var.value = keep * running_var.value + (1 - keep) * var
-        else:
-            mean, var = running_mean.value, running_var.value
-
-        factor = scale * jax.lax.rsqrt(var + NORM_EPSILON)
-        return (x * factor + (bias - mean * factor)).astype(self.dtype)
-
-    def _batch_statistics(
-        self, x: jax.Array, weight: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array]:
-        """Mean and (biased) variance of each channel, (C,) float32, over all devices."""
-        batch, height, width, _ = x.shape
-        weight = jnp.ones(batch) if weight is None else weight
-        count = weight.sum() * (height * width)
-        # Sums of each example first, weighted afterwards: no weighted copy of the map is made. Not
-        # a matrix product, whose operands accelerators would round.
-        sums = (weight[:, None] * x.sum((1, 2))).sum(0)
-        squares = (weight[:, None] * jnp.square(x).sum((1, 2))).sum(0)
-        if self.axis_name is not None and not self.is_initializing():
-            sums, squares, count = jax.lax.psum((sums, squares, count), self.axis_name)
-        mean = sums / jnp.maximum(count, 1)
-        return mean, jnp.maximum(squares / jnp.maximum(count, 1) - jnp.square(mean), 0)
-
-
-class InstanceNorm(nn.Module):
-    """Instance normalisation (Ulyanov et al., 2016, arXiv:1607.08022): each channel of each image.
-
-    Attributes:
-        scale_init: initialiser of the scale of each channel.
-        dtype: of the result; statistics are float32.
-    """
-
-    scale_init: nn.initializers.Initializer = nn.initializers.ones
-    dtype: DTypeLike = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """(B, H, W, C) -> the same."""
-        scale = self.param("scale", self.scale_init, (x.shape[-1],))
-        bias = self.param("bias", nn.initializers.zeros, (x.shape[-1],))
-        wide = x.astype(jnp.float32)
-        mean = wide.mean((1, 2), keepdims=True)
-        var = jnp.maximum(jnp.square(wide).mean((1, 2), keepdims=True) - jnp.square(mean), 0)
-        factor = scale * jax.lax.rsqrt(var + INSTANCE_NORM_EPSILON)
-        return (x * factor + (bias - mean * factor)).astype(self.dtype)
 
 
 class AttentionGate(nn.Module):
@@ -263,12 +173,14 @@ class ConvBlock(nn.Module):
         self, x: jax.Array, name: str, train: bool, weight: jax.Array | None
     ) -> jax.Array:
         if self.norm == "batch":
-            return BatchNorm(self.axis_name, self.dtype, name=name)(x, train=train, weight=weight)
+            return norms.BatchNorm(self.axis_name, self.dtype, name=name)(
+                x, train=train, weight=weight
+            )
         if self.norm == "group":
-            groups = math.gcd(self.filters, MAX_GROUPS)
-            return nn.GroupNorm(groups, epsilon=NORM_EPSILON, dtype=self.dtype, name=name)(x)
+            groups = math.gcd(self.filters, norms.MAX_GROUPS)
+            return norms.GroupNorm(groups, self.dtype, name=name)(x)
         if self.norm == "instance":
-            return InstanceNorm(dtype=self.dtype, name=name)(x)
+            return norms.InstanceNorm(dtype=self.dtype, name=name)(x)
         return x
 
     def _keys_of_this_layer(self, keys: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from jax.typing import DTypeLike
 from ml_collections import ConfigDict
 
 from mbh_jax import keys
-from mbh_jax.models import layers, ops, slices
+from mbh_jax.models import layers, norms, ops, slices
 from mbh_jax.models.architecture import Architecture
 
 ENCODERS = ("plain", "residual")
@@ -61,7 +61,7 @@ class ConvNorm(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x)
-        x = layers.InstanceNorm(self.scale_init, self.dtype, name="norm")(x)
+        x = norms.InstanceNorm(self.scale_init, self.dtype, name="norm")(x)
         return nn.leaky_relu(x, NEGATIVE_SLOPE) if self.activate else x
 
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mbh_jax.models.layers import AttentionGate, BatchNorm, Conv, InstanceNorm, UpConv, dropout
+from mbh_jax.models.layers import AttentionGate, Conv, UpConv, dropout
 
 
 def test_dropout_drops_its_rate_and_keeps_the_mean():
@@ -55,23 +55,6 @@ def test_dropout_s_gradient_is_its_mask():
     np.testing.assert_allclose(pullback(x)[0], y)
 
 
-def test_batch_norm_is_the_formula():
-    x = np.random.default_rng(0).normal(3, 2, (4, 5, 6, 7)).astype(np.float32)
-    scale, bias = np.linspace(0.5, 2, 7), np.linspace(-1, 1, 7)
-    variables = {
-        "params": {"scale": scale, "bias": bias},
-        "batch_stats": {"mean": np.full(7, 0.5), "var": np.full(7, 4.0)},
-    }
-    layer = BatchNorm()
-    mean, var = x.mean(axis=(0, 1, 2)), x.var(axis=(0, 1, 2))
-    y, state = layer.apply(variables, x, train=True, weight=None, mutable=["batch_stats"])
-    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-3) * scale + bias, atol=1e-4)
-    np.testing.assert_allclose(state["batch_stats"]["mean"], 0.99 * 0.5 + 0.01 * mean, rtol=1e-5)
-    np.testing.assert_allclose(state["batch_stats"]["var"], 0.99 * 4.0 + 0.01 * var, rtol=1e-5)
-    y = layer.apply(variables, x, train=False, weight=None)
-    np.testing.assert_allclose(y, (x - 0.5) / np.sqrt(4.0 + 1e-3) * scale + bias, atol=1e-5)
-
-
 def test_up_conv_places_each_tap():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
     layer = UpConv(features=6)
@@ -84,15 +67,6 @@ def test_up_conv_places_each_tap():
         for b in range(2):
             expected[:, a::2, b::2] = x @ kernel[a, b] + np.arange(6.0)
     np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
-
-
-def test_instance_norm_is_the_formula():
-    x = np.random.default_rng(0).normal(3, 2, (2, 5, 6, 4)).astype(np.float32)
-    params = {"scale": np.linspace(0.5, 2, 4), "bias": np.linspace(-1, 1, 4)}
-    mean, var = x.mean((1, 2), keepdims=True), x.var((1, 2), keepdims=True)
-    expected = (x - mean) / np.sqrt(var + 1e-5) * params["scale"] + params["bias"]
-    found = InstanceNorm().apply({"params": params}, x)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_strided_conv_is_every_second_pixel_of_a_plain_one():
