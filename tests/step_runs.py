@@ -1,7 +1,8 @@
 """Training steps of a tiny network: in a test's process, or one by itself with more devices.
 
-Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, microbatches], ...]}`, it
-prints what `run` returns for each of the runs, as JSON. A fourth number is that of steps in a call.
+Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, microbatches], ...]}`, and
+perhaps "neighbours", it prints what `run` returns for each of the runs, as JSON. A fourth number is
+that of steps in a call.
 """
 
 import json
@@ -39,10 +40,12 @@ SIZE = 16
 BATCH = 8
 
 
-def tiny_config(norm: str) -> ConfigDict:
-    """Two levels, dropout and augmentation."""
+def tiny_config(norm: str, neighbours: int = 0) -> ConfigDict:
+    """Two levels, dropout and augmentation; neighbouring slices are fused by convolution."""
     config = smoke.get_config()
     config.data.image_size = SIZE
+    config.data.neighbours = neighbours
+    config.model.slice_fusion = "convolution" if neighbours else "channels"
     config.augment.flip = True
     config.augment.hu_noise_hu = 2.0
     config.model.norm = norm
@@ -51,13 +54,15 @@ def tiny_config(norm: str) -> ConfigDict:
     return config
 
 
-def tiny_batch(rng: np.random.Generator, real: int = BATCH) -> dict[str, np.ndarray]:
+def tiny_batch(
+    rng: np.random.Generator, real: int = BATCH, neighbours: int = 0
+) -> dict[str, np.ndarray]:
     """A batch whose last rows, after the first `real`, are padding."""
     weight = (np.arange(BATCH) < real).astype(np.float32)
     label = rng.integers(0, 6, (BATCH, SIZE, SIZE)).astype(np.uint8)
-    noise = rng.normal(0, 5, (BATCH, SIZE, SIZE))
+    noise = rng.normal(0, 5, (BATCH, SIZE, SIZE, 2 * neighbours + 1))
     return {
-        "image": (20 + 10 * label + noise).astype(np.int16)[..., None],
+        "image": (20 + 10 * label[..., None] + noise).astype(np.int16),
         "label": label,
         "weight": weight,
         "example": np.zeros(BATCH, np.int32),
@@ -92,9 +97,10 @@ def run(
     loss: str,
     norm: str,
     real: int,
+    neighbours: int = 0,
 ) -> dict[str, Any]:
     """What three steps and an evaluation come to."""
-    config = tiny_config(norm)
+    config = tiny_config(norm, neighbours)
     config.train.accumulate_steps = num_microbatches
     config.loss = ConfigDict({"name": loss, **LOSS_KEYS[loss]})
     parallel = create_parallel(mode, jax.devices()[:num_devices])
@@ -107,7 +113,7 @@ def run(
     evaluate = compile_eval_step(validation_step, parallel)
     rng = np.random.default_rng(0)
     reported = []
-    batches = [tiny_batch(rng, real) for _ in range(3)]
+    batches = [tiny_batch(rng, real, neighbours) for _ in range(3)]
     for group in stack_batches(batches, num_steps):
         program = train[num_steps_of(group)]
         state, returned = program(state, put_batch(group, parallel), jax.random.key(5))

@@ -52,16 +52,16 @@ def assert_same(other, reference):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("loss", "norm", "runs"),
+    ("loss", "norm", "neighbours", "runs"),
     [
-        ("cross_entropy", "none", [("pmap", 4), ("jit", 4)]),
-        ("cross_entropy_dice", "batch", [("pmap", 8), ("jit", 2), ("jit", 8)]),
+        ("cross_entropy", "none", 1, [("pmap", 4), ("jit", 4)]),
+        ("cross_entropy_dice", "batch", 0, [("pmap", 8), ("jit", 2), ("jit", 8)]),
     ],
 )
-def test_devices_and_modes_give_the_same_numbers_with_padded_batches(loss, norm, runs):
+def test_devices_and_modes_give_the_same_numbers_with_padded_batches(loss, norm, neighbours, runs):
     real = 5  # of 8: on four devices one has half a share and one has none
     runs = [("jit", 1, 1), *((mode, number, 1) for mode, number in runs)]
-    reference, *others = run_all(runs, loss=loss, norm=norm, real=real)
+    reference, *others = run_all(runs, loss=loss, norm=norm, real=real, neighbours=neighbours)
     assert [step["examples"] for step in reference["steps"]] == [real] * 3
     assert [step["pixels"] for step in reference["steps"]] == [real * 16 * 16] * 3
     assert reference["confusion"] == [16 * 16] * 8
