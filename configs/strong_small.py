@@ -5,10 +5,10 @@
 
 Beside what the quickstart has: every kind of blood is drawn equally often, with a fifth of slices
 without blood; windows that pictures clamped to 0..255 HU fill too; a network that takes 2 x 2
-pixels as one, which makes a step faster; group normalisation, which does not depend
-on the batch; strong augmentation; AdamW; the average of the weights. benchmarks/RESULTS.md has what
-it reaches. With few scans add `--init_from=phantom`, and look at the validation curves: trained on
-26 slices from nothing, the network found less in other patients after 800 steps than before.
+pixels as one, which makes a step faster; strong augmentation; AdamW; the average of the weights.
+benchmarks/RESULTS.md has what it reaches. With few scans add `--init_from=phantom`, and look at the
+validation curves: trained on 26 slices from nothing, such a network found less in other patients
+after 800 steps than before.
 """
 
 from ml_collections import ConfigDict
@@ -25,7 +25,6 @@ def get_config() -> ConfigDict:
     config.data.sampling = "class_balanced"
     config.data.empty_share = 0.2
 
-    config.model.norm = "group"
     config.model.patch_size = 2
 
     config.optimizer = ConfigDict(

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from data_prep.phantom.brain import Brain
 from data_prep.phantom.cerebrum import Cerebrum
 from data_prep.phantom.skull import Face, Skull
+from data_prep.phantom.wound import Wound
 
 
 class Anatomy(NamedTuple):
@@ -14,3 +15,4 @@ class Anatomy(NamedTuple):
     face: Face | None
     brain: Brain
     cerebrum: Cerebrum
+    wound: Wound | None = None

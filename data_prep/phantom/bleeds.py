@@ -6,6 +6,7 @@ signed distance to the bleed's own border.
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ from mbh_jax.labels import FOREGROUND
 
 VARIED_MOTTLE_HU = (2.0, 9.0)
 """Deviation of the density inside one bleed; 3.5 HU in other heads."""
+LAYERED_SHARE = 0.5
+"""Share of `varied` heads whose subdural blood has layers."""
 DISTENSION_MM = 0.6
 """How far subarachnoid blood widens a sulcus to each side."""
 
@@ -66,6 +69,26 @@ CAST_SHARE = 0.5
 """Share of `varied` heads with intraventricular blood in which it is such a clot."""
 
 
+class Layers(NamedTuple):
+    """How the density of a subdural haematoma changes within it.
+
+    Cells of older blood, and of blood that does not clot, sink; the membrane on the side of the
+    brain, and fresh blood along it, can be denser.
+
+    Attributes:
+        level_mm: y in the head frame above which it is less dense, below which denser.
+        sediment_hu: that many HU less or more.
+        membrane_hu: how much denser its innermost 2 mm are.
+    """
+
+    level_mm: float = 0.0
+    sediment_hu: float = 0.0
+    membrane_hu: float = 0.0
+
+
+UNLAYERED = Layers()
+
+
 @dataclasses.dataclass(frozen=True)
 class Bleeds:
     """All blood of a head, on the grid.
@@ -76,12 +99,14 @@ class Bleeds:
         hu: by label value, mean density.
         oedema_mm: thickness of the rim around parenchymal blood.
         mottle_hu: deviation of the density inside one bleed.
+        layers: of subdural blood.
     """
 
     borders: dict[int, FloatArray]
     hu: dict[int, float]
     oedema_mm: float
     mottle_hu: float = 3.5
+    layers: Layers = UNLAYERED
 
 
 def parenchymal_sites(plan: HeadPlan, rng: np.random.Generator, side: float) -> list[Site]:
@@ -147,7 +172,12 @@ def place_bleeds(
         borders[SAH] = _subarachnoid(plan.volumes_ml[SAH], focus, grid, anatomy, free)
     hu, oedema_mm = _densities(plan, rng)
     if plan.varied:
-        return Bleeds(borders, hu, oedema_mm, float(rng.uniform(*VARIED_MOTTLE_HU))), anatomy
+        mottle_hu = float(rng.uniform(*VARIED_MOTTLE_HU))
+        layers = UNLAYERED
+        if rng.random() < LAYERED_SHARE:
+            sediment_hu, membrane_hu = rng.uniform(0.0, [14.0, 18.0])
+            layers = Layers(float(rng.uniform(-40.0, 30.0)), float(sediment_hu), float(membrane_hu))
+        return Bleeds(borders, hu, oedema_mm, mottle_hu, layers), anatomy
     return Bleeds(borders, hu, oedema_mm), anatomy
 
 

@@ -8,12 +8,14 @@ import numpy.typing as npt
 from data_prep.phantom.brain import falx_arch
 from data_prep.phantom.plan import EDH, SDH, HeadPlan
 from data_prep.phantom.scan import Grid
-from data_prep.phantom.shapes import FloatArray, Points, coverage
+from data_prep.phantom.shapes import FloatArray, Points, arc_mm, coverage
 from data_prep.phantom.skull import Skull
 
-HEAD_RADIUS_MM = 78.0
 THICKEST_MM = 45.0
 FALCINE_SHARE = 0.2
+VARIED_FALCINE_SHARE = 0.35
+BILATERAL_SHARE = 0.3
+"""Share of `varied` heads with subdural but no epidural blood in which both sides have some."""
 FALCINE_LARGEST_ML = 20.0
 
 # (|x|, y, z) in mm of the middle of an epidural haematoma on the bone, and its share: temporal and
@@ -72,7 +74,7 @@ def place_extra_axial(
     shares = [share for _, share in EPIDURAL_SITES]
     lateral, *site = EPIDURAL_SITES[rng.choice(len(EPIDURAL_SITES), p=shares)][0]
     jitter_mm = rng.normal(0.0, 7.0, 2)
-    along_falx = rng.random() < FALCINE_SHARE
+    along_falx = rng.random() < (VARIED_FALCINE_SHARE if plan.varied else FALCINE_SHARE)
     placed: dict[int, ExtraAxial] = {}
     if EDH in plan.volumes_ml:
         entry = np.array([side * lateral, *site])
@@ -84,9 +86,15 @@ def place_extra_axial(
             placed[SDH] = _falcine(volume_ml, entry, grid, skull)
         else:
             entry = np.array([-side * 55.0, 4.0 + jitter_mm[0], 30.0 + jitter_mm[1]])
-            # Real ones are often films over most of a hemisphere.
-            thickness = float(rng.uniform(0.45, 1.1)) if plan.varied else 1.0
-            placed[SDH] = _subdural(volume_ml, entry, grid, skull, tone, thickness=thickness)
+            thickness, other_side = 1.0, 0.0
+            if plan.varied:
+                # From films over most of a hemisphere to crescents as thick as an epidural lens.
+                thickness = float(np.exp(rng.uniform(np.log(0.45), np.log(2.2))))
+                if EDH not in placed and rng.random() < BILATERAL_SHARE:
+                    other_side = float(rng.uniform(0.2, 1.0))
+            placed[SDH] = _subdural(
+                volume_ml, entry, grid, skull, tone, thickness=thickness, other_side=other_side
+            )
     return placed
 
 
@@ -115,7 +123,7 @@ def _epidural(
     # A lens of radius R and thickness q R holds pi R^2 * q R / 2.
     radius_mm = (1000.0 * volume_ml / (0.5 * np.pi * LENS_RATIO)) ** (1.0 / 3.0)
     until_suture = (suture_distance(grid.points, entry) / np.float32(6.0)).clip(0.0, 1.0)
-    arc = _arc_mm(grid.points, entry)
+    arc = arc_mm(grid.points, entry)
     for _ in range(6):
         lens = np.maximum(1.0 - (arc / np.float32(radius_mm)) ** 2, 0.0)
         profile = lens * until_suture
@@ -134,18 +142,27 @@ def _subdural(
     tone: FloatArray,
     *,
     thickness: float,
+    other_side: float,
 ) -> ExtraAxial:
-    """A crescent, `thickness` times as thick as usual where its volume allows it."""
+    """A crescent, `thickness` times as thick as usual where its volume allows it.
+
+    `other_side` is the thickness of a second one opposite, relative to its own; 0: there is none.
+    """
     x, y, z = grid.points
     side = np.float32(np.sign(entry[0]))
+    on_side = side * x > 0.0
+    if other_side:
+        x = side * np.abs(x)
     usual_mm = thickness * (3.0 + 0.075 * volume_ml)
     radius_mm = float(np.sqrt(1000.0 * volume_ml / usual_mm / np.pi) * 1.25)
     # The crescent ends at the falx and above the floor of the middle fossa, not at sutures, and it
     # is longer from front to back than it is high.
-    arc = _arc_mm(Points(x, y * np.float32(0.8), z), entry)
+    arc = arc_mm(Points(x, y * np.float32(0.8), z), entry)
     until_falx = ((side * x - np.float32(3.0)) / np.float32(8.0)).clip(0.0, 1.0)
     until_floor = ((z + np.float32(34.0)) / np.float32(14.0)).clip(0.0, 1.0)
     uneven = (1.0 + np.float32(0.15) * tone).clip(0.5, 1.5) * until_falx * until_floor
+    if other_side:
+        uneven = np.where(on_side, uneven, np.float32(other_side) * uneven)
     for _ in range(6):
         fall = ((np.float32(radius_mm) - arc) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
         profile = np.sqrt(fall) * uneven
@@ -169,13 +186,6 @@ def _falcine(
     profile = np.sqrt(fall) * on_falx
     thickness_mm = _thickness_for_volume(profile, from_falx, volume_ml, grid.spacing_mm)
     return ExtraAxial(profile, min(thickness_mm, 12.0), from_falx, entry, pushes=False)
-
-
-def _arc_mm(points: Points, entry: npt.NDArray[np.float64]) -> FloatArray:
-    """Distance along the skull, as a chord on a sphere, between each point's ray and `entry`'s."""
-    tx, ty, tz = (entry / np.linalg.norm(entry)).astype(np.float32)
-    cosine = (points.x * tx + points.y * ty + points.z * tz) / points.radius()
-    return np.float32(HEAD_RADIUS_MM) * np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0))
 
 
 def _thickness_for_volume(

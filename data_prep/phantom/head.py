@@ -28,6 +28,7 @@ from data_prep.phantom.scan import Scan, draw_scan, make_grid
 from data_prep.phantom.scanner import add_scanner
 from data_prep.phantom.shapes import Points
 from data_prep.phantom.skull import FACE_TOP_MM, draw_build, make_face, make_skull
+from data_prep.phantom.wound import add_wound, draw_wound
 from mbh_jax.errors import UserError
 
 DRAWN_BONE_LIKE_HU = 110
@@ -123,6 +124,9 @@ def _render_plan(plan: HeadPlan, scan: Scan) -> Rendering:
         cerebrum = vary_cerebrum(rng, cerebrum)
     grid = make_grid(scan)
     skull = make_skull(rng, build, grid.points)
+    wound = draw_wound(rng) if plan.varied else None
+    if wound is not None:
+        skull = add_wound(skull, grid.points, wound)
     unevenness = PeriodicNoise(rng, 40.0, 0.5).on_grid(grid.points)
     walls = place_extra_axial(plan, rng, grid, skull, unevenness)
     side = float(rng.choice((-1.0, 1.0)))
@@ -135,7 +139,7 @@ def _render_plan(plan: HeadPlan, scan: Scan) -> Rendering:
     face = None
     if low.size:
         face = make_face(build, Points(*(p[: low[-1] + 1] for p in grid.points)))
-    anatomy = Anatomy(skull, face, brain, cerebrum)
+    anatomy = Anatomy(skull, face, brain, cerebrum, wound)
     bleeds, anatomy = place_bleeds(plan, rng, grid, anatomy, (walls, sites))
     return render(scan, grid, anatomy, bleeds, as_drawn=plan.varied)
 

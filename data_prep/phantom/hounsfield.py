@@ -36,7 +36,7 @@ FRESH_CLOT_HU = 72.0
 FAINTEST_BLOOD_HU = 48.0
 CLOT_DECAY_HU_PER_DAY = 1.2
 
-VARIED_BLOOD_HU = ((42.0, 72.0), (36.0, 72.0), (32.0, 64.0), (36.0, 62.0), (33.0, 74.0))
+VARIED_BLOOD_HU = ((42.0, 72.0), (36.0, 72.0), (27.0, 62.0), (36.0, 62.0), (30.0, 74.0))
 """Of EDH, IPH, IVH, SAH and SDH. In 36 slices of 25 public scans their medians are 43 to 66, 24 to
 62, 28 to 50, 35 to 58 and 24 to 73 HU; half of the bleeds are less than 13 HU denser than what
 surrounds them."""

@@ -38,7 +38,7 @@ EVEN_MEDIAN_ML = {EDH: 32.0, IPH: 30.0, IVH: 20.0, SAH: 20.0, SDH: 40.0}
 EVEN_SMALLEST_ML = 10.0
 EVEN_BLOCK = 8
 """Of every 8 heads in a row one is healthy and each class is in four of the others."""
-VARIED_MEDIAN_ML = 9.0
+VARIED_MEDIAN_ML = {EDH: 12.0, IPH: 9.0, IVH: 9.0, SAH: 9.0, SDH: 22.0}
 VARIED_SIGMA = 1.2
 VARIED_SMALLEST_ML = 0.4
 
@@ -208,7 +208,7 @@ def _varied_volumes(rng: np.random.Generator, classes: list[int]) -> dict[int, f
     return {
         value: float(
             np.clip(
-                rng.lognormal(math.log(VARIED_MEDIAN_ML), VARIED_SIGMA),
+                rng.lognormal(math.log(VARIED_MEDIAN_ML[value]), VARIED_SIGMA),
                 VARIED_SMALLEST_ML,
                 CLASS_CAPACITY_ML[value],
             )

@@ -79,7 +79,7 @@ def render(
             if in_face is not None and here_mm <= face_top_mm:
                 face = Face._make(resample(in_face, here_mm))
             borders = dict(zip(bleeds.borders, planes, strict=True))
-            local = Anatomy(skull, face, brain, anatomy.cerebrum)
+            local = Anatomy(skull, face, brain, anatomy.cerebrum, anatomy.wound)
             thin.append(compose(local, borders, bleeds, scan.pixel_mm))
         hu[k, rows, cols] = sum(one.hu for one in thin) / np.float32(THIN_SLICES)
         tissue[k, rows, cols] = thin[THIN_SLICES // 2].tissue

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 from data_prep.phantom import hounsfield, shapes
 from data_prep.phantom.anatomy import Anatomy
-from data_prep.phantom.bleeds import DISTENSION_MM, Bleeds
+from data_prep.phantom.bleeds import DISTENSION_MM, Bleeds, Layers
 from data_prep.phantom.brain import (
     Brain,
     csf_spaces,
@@ -44,9 +44,9 @@ def compose(
         bleeds: densities.
         pixel_mm: width of a pixel.
     """
-    skull, face, brain, cerebrum = anatomy
+    skull, face, brain, cerebrum, _ = anatomy
     bone = _bone(skull, face)
-    hu = _outside_brain(skull, face, bone, brain, pixel_mm)
+    hu = _outside_brain(anatomy, bone, pixel_mm)
 
     spaces = csf_spaces(brain, cerebrum)
     solid = coverage(-spaces, pixel_mm) * (1.0 - coverage(brain.ventricle, pixel_mm))
@@ -63,11 +63,12 @@ def compose(
         inside = inside + rim * np.minimum(np.float32(hounsfield.OEDEMA_HU) - inside, 0.0)
     blood = _blood_shares(brain, borders, spaces, pixel_mm)
     for value, share in blood.items():
-        inside = _mix(
-            inside, np.float32(bleeds.mottle_hu) * brain.tone + np.float32(bleeds.hu[value]), share
-        )
+        blood_hu = np.float32(bleeds.mottle_hu) * brain.tone + np.float32(bleeds.hu[value])
+        if value == SDH and any(bleeds.layers):
+            blood_hu = blood_hu + layers_hu(bleeds.layers, brain.y, borders[SDH])
+        inside = _mix(inside, blood_hu, share)
     below_bone = np.maximum(skull.cavity, np.float32(0.0)) / np.float32(cerebrum.hardening_mm)
-    hardening: FloatArray = np.exp(-below_bone)
+    hardening: FloatArray = np.exp(-below_bone) * (skull.bone_mm > 0.0)
     uneven = np.float32(1.0) + np.float32(cerebrum.hardening_unevenness) * brain.tone
     inside = inside + np.float32(cerebrum.hardening_hu) * hardening * np.maximum(uneven, 0.0)
     inside = inside + np.float32(cerebrum.cupping_hu)
@@ -80,6 +81,19 @@ def compose(
         blood={value: share * cavity for value, share in blood.items()},
         tissue=np.where(skull.cavity > 0.0, within, without).astype(np.uint8),
     )
+
+
+def layers_hu(layers: Layers, y: FloatArray, border: FloatArray) -> FloatArray:
+    """What layers add to the density of subdural blood.
+
+    Args:
+        layers: what they are like.
+        y: of each point, in mm.
+        border: signed distance in mm to the blood's own border, positive inside.
+    """
+    depth = np.tanh((np.float32(layers.level_mm) - y) / np.float32(12.0))
+    membrane = coverage(np.float32(2.0) - border, 1.0)
+    return np.float32(layers.sediment_hu) * depth + np.float32(layers.membrane_hu) * membrane
 
 
 def _mix(hu: FloatArray, other: FloatArray | float, share: FloatArray) -> FloatArray:
@@ -97,16 +111,18 @@ def _calvarium(skull: Skull) -> FloatArray:
     return np.minimum(skull.cavity + skull.bone_mm, -skull.cavity)
 
 
-def _outside_brain(
-    skull: Skull, face: Face | None, bone: FloatArray, brain: Brain, pixel_mm: float
-) -> FloatArray:
+def _outside_brain(anatomy: Anatomy, bone: FloatArray, pixel_mm: float) -> FloatArray:
     # Below the skin lies fat; muscle is deeper and only on the lower half of the head.
+    skull, face, brain, _, wound = anatomy
     tone = brain.tone
     muscle = np.float32(0.15) * (np.minimum(skull.skin, 12.0) - np.float32(5.0)) + tone
     muscle = muscle - np.float32(0.03) * np.maximum(brain.z + np.float32(5.0), -20.0)
     muscle = coverage(muscle, 0.8)
     fat = np.full_like(tone, hounsfield.FAT_HU)
     soft = _mix(fat, hounsfield.MUSCLE_HU, muscle)
+    if wound is not None:
+        fluid = np.float32(12.0) * tone + np.float32(wound.fluid_hu)
+        soft = _mix(soft, fluid, coverage(skull.swollen, 2.0))
     skin = np.full_like(tone, hounsfield.SKIN_HU)
     hu = _mix(skin, soft, coverage(skull.skin - np.float32(2.0), pixel_mm))
     marrow = np.float32(80.0) * tone + np.float32(hounsfield.DIPLOE_HU)

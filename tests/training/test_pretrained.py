@@ -13,7 +13,7 @@ from mbh_jax.inference.arguments import parse_arguments
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.training import bundle, network, pretrained
 
-SHA256 = {"phantom": "3710998a5fd904a785745ecfc9a63350874e5342d1058b5462160b5b0212b055"}
+SHA256 = {"phantom": "a5d7c4cc127fa4434867d4378d8803daacedc380a10e2312f893ba50328c3698"}
 """Of the files, as `sha256sum mbh_jax/training/*.zip` prints them."""
 
 
