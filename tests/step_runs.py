@@ -1,7 +1,7 @@
 """Training steps of a tiny network: in a test's process, or one by itself with more devices.
 
 Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, microbatches], ...]}`, and
-perhaps "neighbours", it prints what `run` returns for each of the runs, as JSON. A fourth number is
+optionally "neighbours", it prints what `run` returns for each of the runs, as JSON. A fourth number is
 that of steps in a call.
 """
 

@@ -72,21 +72,18 @@ CAST_SHARE = 0.5
 class Layers(NamedTuple):
     """How the density of a subdural haematoma changes within it.
 
-    Cells of older blood, and of blood that does not clot, sink; the membrane on the side of the
-    brain, and fresh blood along it, can be denser.
+    Cells of older blood, and of blood that does not clot, sink; the membrane towards the brain, and
+    fresh blood along it, can be denser.
 
     Attributes:
-        level_mm: y in the head frame above which it is less dense, below which denser.
+        level_mm: y in the scan frame in front of which it is less dense, behind which denser.
         sediment_hu: that many HU less or more.
-        membrane_hu: how much denser its innermost 2 mm are.
+        membrane_hu: how much denser its rim is, but for that at the bone.
     """
 
-    level_mm: float = 0.0
-    sediment_hu: float = 0.0
-    membrane_hu: float = 0.0
-
-
-UNLAYERED = Layers()
+    level_mm: float
+    sediment_hu: float
+    membrane_hu: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,14 +96,14 @@ class Bleeds:
         hu: by label value, mean density.
         oedema_mm: thickness of the rim around parenchymal blood.
         mottle_hu: deviation of the density inside one bleed.
-        layers: of subdural blood.
+        layers: of subdural blood, or None.
     """
 
     borders: dict[int, FloatArray]
     hu: dict[int, float]
     oedema_mm: float
     mottle_hu: float = 3.5
-    layers: Layers = UNLAYERED
+    layers: Layers | None = None
 
 
 def parenchymal_sites(plan: HeadPlan, rng: np.random.Generator, side: float) -> list[Site]:
@@ -173,7 +170,7 @@ def place_bleeds(
     hu, oedema_mm = _densities(plan, rng)
     if plan.varied:
         mottle_hu = float(rng.uniform(*VARIED_MOTTLE_HU))
-        layers = UNLAYERED
+        layers = None
         if rng.random() < LAYERED_SHARE:
             sediment_hu, membrane_hu = rng.uniform(0.0, [14.0, 18.0])
             layers = Layers(float(rng.uniform(-40.0, 30.0)), float(sediment_hu), float(membrane_hu))

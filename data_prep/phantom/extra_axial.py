@@ -8,14 +8,15 @@ import numpy.typing as npt
 from data_prep.phantom.brain import falx_arch
 from data_prep.phantom.plan import EDH, SDH, HeadPlan
 from data_prep.phantom.scan import Grid
-from data_prep.phantom.shapes import FloatArray, Points, arc_mm, coverage
+from data_prep.phantom.shapes import FloatArray, Points, coverage
 from data_prep.phantom.skull import Skull
 
+HEAD_RADIUS_MM = 78.0
 THICKEST_MM = 45.0
 FALCINE_SHARE = 0.2
 VARIED_FALCINE_SHARE = 0.35
 BILATERAL_SHARE = 0.3
-"""Share of `varied` heads with subdural but no epidural blood in which both sides have some."""
+"""Share of crescents in `varied` heads without epidural blood that have another one opposite."""
 FALCINE_LARGEST_ML = 20.0
 
 # (|x|, y, z) in mm of the middle of an epidural haematoma on the bone, and its share: temporal and
@@ -123,7 +124,7 @@ def _epidural(
     # A lens of radius R and thickness q R holds pi R^2 * q R / 2.
     radius_mm = (1000.0 * volume_ml / (0.5 * np.pi * LENS_RATIO)) ** (1.0 / 3.0)
     until_suture = (suture_distance(grid.points, entry) / np.float32(6.0)).clip(0.0, 1.0)
-    arc = arc_mm(grid.points, entry)
+    arc = _arc_mm(grid.points, entry)
     for _ in range(6):
         lens = np.maximum(1.0 - (arc / np.float32(radius_mm)) ** 2, 0.0)
         profile = lens * until_suture
@@ -153,11 +154,12 @@ def _subdural(
     on_side = side * x > 0.0
     if other_side:
         x = side * np.abs(x)
-    usual_mm = thickness * (3.0 + 0.075 * volume_ml)
-    radius_mm = float(np.sqrt(1000.0 * volume_ml / usual_mm / np.pi) * 1.25)
+    own_ml = volume_ml / (1.0 + other_side)
+    usual_mm = thickness * (3.0 + 0.075 * own_ml)
+    radius_mm = float(np.sqrt(1000.0 * own_ml / usual_mm / np.pi) * 1.25)
     # The crescent ends at the falx and above the floor of the middle fossa, not at sutures, and it
     # is longer from front to back than it is high.
-    arc = arc_mm(Points(x, y * np.float32(0.8), z), entry)
+    arc = _arc_mm(Points(x, y * np.float32(0.8), z), entry)
     until_falx = ((side * x - np.float32(3.0)) / np.float32(8.0)).clip(0.0, 1.0)
     until_floor = ((z + np.float32(34.0)) / np.float32(14.0)).clip(0.0, 1.0)
     uneven = (1.0 + np.float32(0.15) * tone).clip(0.5, 1.5) * until_falx * until_floor
@@ -167,7 +169,7 @@ def _subdural(
         fall = ((np.float32(radius_mm) - arc) / np.float32(0.6 * radius_mm)).clip(0.0, 1.0)
         profile = np.sqrt(fall) * uneven
         thickness_mm = _thickness_for_volume(profile, skull.cavity, volume_ml, grid.spacing_mm)
-        if thickness_mm < thickness * (6.0 + 0.12 * volume_ml):
+        if thickness_mm < thickness * (6.0 + 0.12 * own_ml):
             break
         radius_mm *= 1.15
     return ExtraAxial(profile, thickness_mm, skull.cavity, entry)
@@ -186,6 +188,13 @@ def _falcine(
     profile = np.sqrt(fall) * on_falx
     thickness_mm = _thickness_for_volume(profile, from_falx, volume_ml, grid.spacing_mm)
     return ExtraAxial(profile, min(thickness_mm, 12.0), from_falx, entry, pushes=False)
+
+
+def _arc_mm(points: Points, entry: npt.NDArray[np.float64]) -> FloatArray:
+    """Distance along the skull, as a chord on a sphere, between each point's ray and `entry`'s."""
+    tx, ty, tz = (entry / np.linalg.norm(entry)).astype(np.float32)
+    cosine = (points.x * tx + points.y * ty + points.z * tz) / points.radius()
+    return np.float32(HEAD_RADIUS_MM) * np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0))
 
 
 def _thickness_for_volume(

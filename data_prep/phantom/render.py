@@ -80,7 +80,7 @@ def render(
                 face = Face._make(resample(in_face, here_mm))
             borders = dict(zip(bleeds.borders, planes, strict=True))
             local = Anatomy(skull, face, brain, anatomy.cerebrum, anatomy.wound)
-            thin.append(compose(local, borders, bleeds, scan.pixel_mm))
+            thin.append(compose(local, borders, bleeds, scan.pixel_mm, scan.y_mm[rows]))
         hu[k, rows, cols] = sum(one.hu for one in thin) / np.float32(THIN_SLICES)
         tissue[k, rows, cols] = thin[THIN_SLICES // 2].tissue
         if bleeds.borders:

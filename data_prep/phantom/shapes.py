@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
-HEAD_RADIUS_MM = 78.0
 Position = tuple[float, float, float]
 Ball = tuple[Position, float]
 """A middle and a radius, in mm."""
@@ -112,10 +111,3 @@ def smooth_min(a: FloatArray, b: FloatArray, radius_mm: float) -> FloatArray:
 def coverage(distance_mm: FloatArray, width_mm: float) -> FloatArray:
     """Share of a sample of `width_mm` that a surface at `distance_mm` leaves inside, 0..1."""
     return (distance_mm / np.float32(width_mm) + np.float32(0.5)).clip(0.0, 1.0)
-
-
-def arc_mm(points: Points, entry: npt.NDArray[np.float64]) -> FloatArray:
-    """Distance along the skull, as a chord on a sphere, between each point's ray and `entry`'s."""
-    tx, ty, tz = (entry / np.linalg.norm(entry)).astype(np.float32)
-    cosine = (points.x * tx + points.y * ty + points.z * tz) / points.radius()
-    return np.float32(HEAD_RADIUS_MM) * np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0))

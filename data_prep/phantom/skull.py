@@ -17,7 +17,6 @@ from data_prep.phantom.shapes import FloatArray, Points
 FACE_TOP_MM = 12.0
 """Nothing of the face reaches above this z in the head frame."""
 SQUARENESS = 0.3
-NOWHERE_MM = 100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +35,13 @@ class Build:
 class Skull(NamedTuple):
     """Fields on one grid in mm: signed distances, and the thickness of the cavity's bony wall.
 
-    `swollen` is where a wound has left fluid outside the bone.
+    `wound` is the distance along the bone to the edge of a wound, positive within it.
     """
 
     cavity: FloatArray
     bone_mm: FloatArray
     skin: FloatArray
-    swollen: FloatArray
+    wound: FloatArray
 
 
 class Face(NamedTuple):
@@ -104,7 +103,7 @@ def make_skull(rng: np.random.Generator, build: Build, points: Points) -> Skull:
     )
     features = shapes.in_slab(points, (-90.0, 0.0), _nose_and_ears)
     skin = shapes.smooth_max(outline + np.float32(1.2) * unevenness, features, 4.0)
-    return Skull(cavity, bone_mm, skin, swollen=np.full_like(skin, -NOWHERE_MM))
+    return Skull(cavity, bone_mm, skin, wound=np.full_like(skin, -shapes.FAR_MM))
 
 
 def make_face(build: Build, points: Points) -> Face:

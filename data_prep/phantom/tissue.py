@@ -18,11 +18,14 @@ from data_prep.phantom.brain import (
 from data_prep.phantom.plan import EDH, IPH, IVH, SAH, SDH
 from data_prep.phantom.shapes import FloatArray, coverage
 from data_prep.phantom.skull import Face, Skull
+from data_prep.phantom.wound import Wound
 
 TISSUES = ("air", "soft tissue", "bone", "CSF", "brain", "ventricle")
 AIR, SOFT_TISSUE, BONE, CSF, BRAIN, VENTRICLE = range(len(TISSUES))
 
 CORTEX_MM = 3.2
+MEMBRANE_MM = 2.0
+"""Thickness of the denser rim of subdural blood that has layers."""
 
 
 class ThinSlice(NamedTuple):
@@ -34,7 +37,11 @@ class ThinSlice(NamedTuple):
 
 
 def compose(
-    anatomy: Anatomy, borders: dict[int, FloatArray], bleeds: Bleeds, pixel_mm: float
+    anatomy: Anatomy,
+    borders: dict[int, FloatArray],
+    bleeds: Bleeds,
+    pixel_mm: float,
+    y_mm: FloatArray,
 ) -> ThinSlice:
     """Fills a thin slice's pixels; each surface crosses pixels with its partial volume.
 
@@ -43,9 +50,10 @@ def compose(
         borders: `bleeds.borders` at the pixels.
         bleeds: densities.
         pixel_mm: width of a pixel.
+        y_mm: of each row, (R,), in the scan frame; blood sinks towards low values.
     """
-    skull, face, brain, cerebrum, _ = anatomy
-    bone = _bone(skull, face)
+    skull, face, brain, cerebrum, wound = anatomy
+    bone = _bone(skull, face, wound)
     hu = _outside_brain(anatomy, bone, pixel_mm)
 
     spaces = csf_spaces(brain, cerebrum)
@@ -64,11 +72,15 @@ def compose(
     blood = _blood_shares(brain, borders, spaces, pixel_mm)
     for value, share in blood.items():
         blood_hu = np.float32(bleeds.mottle_hu) * brain.tone + np.float32(bleeds.hu[value])
-        if value == SDH and any(bleeds.layers):
-            blood_hu = blood_hu + layers_hu(bleeds.layers, brain.y, borders[SDH])
+        if value == SDH and bleeds.layers is not None:
+            layers = layers_hu(bleeds.layers, y_mm[:, None], borders[SDH], skull.cavity)
+            blood_hu = blood_hu + layers
         inside = _mix(inside, blood_hu, share)
     below_bone = np.maximum(skull.cavity, np.float32(0.0)) / np.float32(cerebrum.hardening_mm)
-    hardening: FloatArray = np.exp(-below_bone) * (skull.bone_mm > 0.0)
+    hardening: FloatArray = np.exp(-below_bone)
+    if wound is not None:
+        # Beneath an opening no bone hardens the beam.
+        hardening = hardening * coverage(-wound.opening(skull), 8.0)
     uneven = np.float32(1.0) + np.float32(cerebrum.hardening_unevenness) * brain.tone
     inside = inside + np.float32(cerebrum.hardening_hu) * hardening * np.maximum(uneven, 0.0)
     inside = inside + np.float32(cerebrum.cupping_hu)
@@ -83,16 +95,20 @@ def compose(
     )
 
 
-def layers_hu(layers: Layers, y: FloatArray, border: FloatArray) -> FloatArray:
+def layers_hu(
+    layers: Layers, y_mm: FloatArray, border: FloatArray, cavity: FloatArray
+) -> FloatArray:
     """What layers add to the density of subdural blood.
 
     Args:
         layers: what they are like.
-        y: of each point, in mm.
-        border: signed distance in mm to the blood's own border, positive inside.
+        y_mm: of each point, in the scan frame.
+        border: signed distance in mm to the blood's border, positive inside.
+        cavity: distance in mm from the bone. The border at the bone has no membrane.
     """
-    depth = np.tanh((np.float32(layers.level_mm) - y) / np.float32(12.0))
-    membrane = coverage(np.float32(2.0) - border, 1.0)
+    border = np.maximum(border, np.float32(2.0 * MEMBRANE_MM) - cavity)
+    depth = np.tanh((np.float32(layers.level_mm) - y_mm) / np.float32(12.0))
+    membrane = coverage(np.float32(MEMBRANE_MM) - border, 1.0)
     return np.float32(layers.sediment_hu) * depth + np.float32(layers.membrane_hu) * membrane
 
 
@@ -100,8 +116,10 @@ def _mix(hu: FloatArray, other: FloatArray | float, share: FloatArray) -> FloatA
     return hu + share * (other - hu)
 
 
-def _bone(skull: Skull, face: Face | None) -> FloatArray:
+def _bone(skull: Skull, face: Face | None, wound: Wound | None) -> FloatArray:
     bone = _calvarium(skull)
+    if wound is not None:
+        bone = np.minimum(bone, -wound.opening(skull))
     if face is not None:
         bone = np.maximum(bone, face.bone)
     return np.minimum(bone, skull.skin - np.float32(2.0))
@@ -122,7 +140,7 @@ def _outside_brain(anatomy: Anatomy, bone: FloatArray, pixel_mm: float) -> Float
     soft = _mix(fat, hounsfield.MUSCLE_HU, muscle)
     if wound is not None:
         fluid = np.float32(12.0) * tone + np.float32(wound.fluid_hu)
-        soft = _mix(soft, fluid, coverage(skull.swollen, 2.0))
+        soft = _mix(soft, fluid, coverage(wound.swollen(skull), 2.0))
     skin = np.full_like(tone, hounsfield.SKIN_HU)
     hu = _mix(skin, soft, coverage(skull.skin - np.float32(2.0), pixel_mm))
     marrow = np.float32(80.0) * tone + np.float32(hounsfield.DIPLOE_HU)

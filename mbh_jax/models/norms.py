@@ -18,7 +18,7 @@ BATCH_NORM_MOMENTUM = 0.99
 """Share of the old running statistics that each step keeps: Keras's default."""
 
 INSTANCE_NORM_EPSILON = 1e-5
-"""The same for instance normalisation: PyTorch's default, which nnU-Net uses."""
+"""Epsilon of instance normalisation: PyTorch's default, which nnU-Net uses."""
 
 MAX_GROUPS = 8
 """Group normalisation divides channels into this many groups, or fewer where it must."""
@@ -97,12 +97,12 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (channels,))
         bias = self.param("bias", nn.initializers.zeros, (channels,))
 
-        def of_groups(of_channels: jax.Array) -> jax.Array:
-            groups = of_channels.reshape(batch, 1, 1, self.num_groups, -1)
+        def average_over_groups(channel_means: jax.Array) -> jax.Array:
+            groups = channel_means.reshape(batch, 1, 1, self.num_groups, -1)
             mean = jnp.broadcast_to(groups.mean(-1, keepdims=True), groups.shape)
             return mean.reshape(batch, 1, 1, channels)
 
-        mean, squares = map(of_groups, _moments(x))
+        mean, squares = map(average_over_groups, _moments(x))
         var = jnp.maximum(squares - jnp.square(mean), 0)
         factor = scale * jax.lax.rsqrt(var + NORM_EPSILON)
         return (x * factor + (bias - mean * factor)).astype(self.dtype)

@@ -12,12 +12,12 @@ from run_commands import finish, flags, start, wait_for_line
 
 from mbh_jax.errors import EXIT_STOPPED
 
-CHANGES = {
+OVERRIDES = {
     "train__num_epochs": 8,
     "data__neighbours": 1,
     "model__slice_fusion": "convolution",
 }
-"""Of each run. A network that sees neighbouring slices depends on more of what is read."""
+"""Of every run here. A network that sees neighbouring slices depends on more of what is read."""
 NUM_KILLS = int(os.environ.get("TEST_KILLS", "4"))
 """A kill takes some eight seconds. TEST_KILLS=20 was passed too."""
 
@@ -28,9 +28,9 @@ def undisturbed(
 ) -> dict[str, bytes]:
     """The results of a run that nothing interrupted."""
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    code, said = finish(start(flags(tiny_dataset_dir, workdir, **CHANGES)))
+    code, said = finish(start(flags(tiny_dataset_dir, workdir, **OVERRIDES)))
     assert code == 0, said
-    config = run_commands.tiny_config(tiny_dataset_dir, **CHANGES)
+    config = run_commands.tiny_config(tiny_dataset_dir, **OVERRIDES)
     return run_commands.results(config, workdir)
 
 
@@ -46,7 +46,7 @@ def test_a_run_killed_many_times_ends_with_the_numbers_of_one_that_was_not(
 ) -> None:
     """Kills fall into steps, checkpoints, validation, pictures and the last evaluation."""
     workdir = tmp_path / "run"
-    arguments = flags(tiny_dataset_dir, workdir, **CHANGES)
+    arguments = flags(tiny_dataset_dir, workdir, **OVERRIDES)
     rng = np.random.default_rng(0)
     killed_after = []
     for number in range(NUM_KILLS):
@@ -66,7 +66,7 @@ def test_a_run_killed_many_times_ends_with_the_numbers_of_one_that_was_not(
     assert max(killed_after) > 0
     code, said = finish(start(arguments))
     assert code == 0, said
-    config = run_commands.tiny_config(tiny_dataset_dir, **CHANGES)
+    config = run_commands.tiny_config(tiny_dataset_dir, **OVERRIDES)
     assert run_commands.results(config, workdir) == undisturbed
 
 
@@ -88,7 +88,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_goes_on(
 ) -> None:
     workdir = tmp_path / "run"
     # Saved at the end of an epoch, or because it was asked to stop.
-    changes = CHANGES | {"train__checkpoint_every_steps": 0}
+    changes = OVERRIDES | {"train__checkpoint_every_steps": 0}
     arguments = flags(tiny_dataset_dir, workdir, **changes)
     process = start(arguments)
     wait_for_line(process, line)
