@@ -1,8 +1,8 @@
 """Training steps of a tiny network: in a test's process, or one by itself with more devices.
 
 Given `{"loss": ..., "norm": ..., "real": ..., "runs": [[mode, devices, microbatches], ...]}`, and
-optionally "neighbours", it prints what `run` returns for each of the runs, as JSON. A fourth number is
-that of steps in a call.
+optionally "neighbours", it prints what `run` returns for each of the runs, as JSON. A fourth number
+is that of steps in a call.
 """
 
 import json
