@@ -13,7 +13,7 @@ from mbh_jax.inference.arguments import parse_arguments
 from mbh_jax.runtime.parallel import create_parallel
 from mbh_jax.training import bundle, network, pretrained
 
-SHA256 = {"phantom": "a5d7c4cc127fa4434867d4378d8803daacedc380a10e2312f893ba50328c3698"}
+SHA256 = {"phantom": "f8c5334fd8c8383543c338249eb68907629cafd0e18d4d75bc37a2c34b3dac08"}
 """Of the files, as `sha256sum mbh_jax/training/*.zip` prints them."""
 
 
