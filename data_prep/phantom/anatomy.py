@@ -15,4 +15,4 @@ class Anatomy(NamedTuple):
     face: Face | None
     brain: Brain
     cerebrum: Cerebrum
-    wound: Wound | None = None
+    wound: Wound | None

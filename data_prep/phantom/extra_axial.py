@@ -9,9 +9,8 @@ from data_prep.phantom.brain import falx_arch
 from data_prep.phantom.plan import EDH, SDH, HeadPlan
 from data_prep.phantom.scan import Grid
 from data_prep.phantom.shapes import FloatArray, Points, coverage
-from data_prep.phantom.skull import Skull
+from data_prep.phantom.skull import HEAD_RADIUS_MM, Skull
 
-HEAD_RADIUS_MM = 78.0
 THICKEST_MM = 45.0
 FALCINE_SHARE = 0.2
 VARIED_FALCINE_SHARE = 0.35

@@ -17,6 +17,8 @@ from data_prep.phantom.shapes import FloatArray, Points
 FACE_TOP_MM = 12.0
 """Nothing of the face reaches above this z in the head frame."""
 SQUARENESS = 0.3
+HEAD_RADIUS_MM = 78.0
+"""Of a sphere along which distances on the bone are measured."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from data_prep.phantom.shapes import FAR_MM, FloatArray, Points, Position
-from data_prep.phantom.skull import Skull
+from data_prep.phantom.skull import HEAD_RADIUS_MM, Skull
 
 SHARE = 0.35
 """Share of `varied` heads with a wound."""
@@ -18,7 +18,6 @@ AROUND = 0.3
 """How far the scalp is swollen beyond the opening, as a share of its radius."""
 SCALP_MM = 8.0
 """Thickness of a scalp that is not swollen."""
-HEAD_RADIUS_MM = 78.0
 
 
 class Wound(NamedTuple):
