@@ -6,21 +6,25 @@
 
 Each variant is a recipe of `configs` with overrides. It is trained once for every fold and seed, on
 all patients but those of the fold, and evaluated on these with its last checkpoint: nothing is
-chosen on what is tested. `--steps` gives each variant that many steps; `--seconds` gives it as many
-as it takes in that time, measured before, so that variants have equal wall-clock time and a result
-does not depend on what else the machine does later. A benchmark that is stopped goes on where it
-was, and finished runs are not repeated.
+chosen on what is tested. The recipe `keras` is the TensorFlow project's in Keras
+(`benchmarks.baselines.keras_original`); its only override is `size`, 512 without it.
+
+`--steps` gives each variant that many steps; `--seconds` gives it as many as it takes in that time,
+measured before, so that variants have equal wall-clock time and a result does not depend on what
+else the machine does later. Keras's time is measured as it goes. A benchmark that is stopped goes
+on where it was, and finished runs are not repeated.
 
 It prints, for each variant and seed, the Dice of all held-out voxels together (pooled), and of the
-slices that show a class (present); then the seconds of training until the pooled Dice of any blood
+cases that have a class (present); then the seconds of training until the pooled Dice of any blood
 first came to a value and stayed there, averaged over folds.
 """
 
 import argparse
-import csv
 import importlib
 import json
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,21 +33,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from benchmarks import common
+from benchmarks.learning_tables import HELD_OUT, confusion_of, print_table, row_of
 from mbh_jax.errors import UserError, one_line_errors
-from mbh_jax.evaluation.overlap import pooled_scores, present_only_scores
-from mbh_jax.labels import CLASS_NAMES, FOREGROUND, NUM_CLASSES
 
 VALIDATIONS = 10
 """Epochs of a run, each of a tenth of its steps."""
 
-QUALITIES = (0.5, 0.6)
-"""Pooled Dice of any blood whose first time is reported."""
-
 CALIBRATION_STEPS = 12
 """Steps of each of the two epochs that measure the time of a step."""
 
-HELD_OUT = ("validation", "test")
-"""The splits that a fold's patients are divided into, because a dataset has to have both."""
+KERAS = "keras"
+"""The recipe that is no module of `configs`."""
 
 
 class Variant(NamedTuple):
@@ -73,6 +73,8 @@ class Variant(NamedTuple):
         if not colon or not words or not all("=" in word for word in words[1:]):
             raise UserError(f'--variant "{text}": give "name: recipe key=value key=value"')
         overrides = dict(word.split("=", 1) for word in words[1:])
+        if words[0] == KERAS and overrides.keys() - {"size"}:
+            raise UserError(f'--variant "{text}": {KERAS} takes nothing but size')
         init_from = overrides.pop("init_from", None)
         return cls(name.strip(), words[0], overrides, init_from)
 
@@ -177,48 +179,34 @@ def steps_in(seconds: float, variant: Variant, data_dir: Path, folder: Path) -> 
     return max(VALIDATIONS, round(steps / VALIDATIONS) * VALIDATIONS)
 
 
-def confusion_of(workdir: Path) -> dict[str, np.ndarray]:
-    """Voxels by true and predicted class, (K, K), of each held-out case of a run."""
-    number = {name: label for label, name in enumerate(CLASS_NAMES)}
-    found: dict[str, np.ndarray] = {}
-    for split in HELD_OUT:
-        with (workdir / "evaluation" / f"{split}_last" / "confusion.csv").open() as file:
-            for row in csv.DictReader(file):
-                matrix = found.setdefault(row["case"], np.zeros((NUM_CLASSES,) * 2, np.int64))
-                place = number[row["true_class"]], number[row["predicted_class"]]
-                matrix[place] = int(row["voxels"])
-    return found
+class Run(NamedTuple):
+    """A finished run: its steps, history (empty for Keras) and voxels of each held-out case."""
+
+    steps: int
+    history: list[dict[str, Any]]
+    confusions: dict[str, np.ndarray]
 
 
-def dice_table(cases: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """Dice by class, "mean" of the five and "any" blood: "pooled", and of cases that have it.
-
-    Args:
-        cases: voxels by true and predicted class, (K, K), of each case.
-    """
-    confusion = np.stack(cases)
-    blood = (np.arange(NUM_CLASSES) > 0).astype(int)
-    # Blood of any kind as one class: (cases, 2, 2).
-    any_blood = np.zeros((len(cases), 2, 2), np.int64)
-    np.add.at(any_blood, (slice(None), blood[:, None], blood[None, :]), confusion)
-    found = {}
-    for rule, score in (("pooled", pooled_scores), ("present", present_only_scores)):
-        of_classes = score(confusion)
-        dice = {CLASS_NAMES[label]: float(of_classes.dice[label]) for label in FOREGROUND}
-        dice["mean"] = of_classes.foreground.dice
-        found[rule] = dice | {"any": float(score(any_blood).dice[1])}
-    return found
-
-
-def seconds_to(quality: float, history: Sequence[Mapping[str, Any]]) -> float:
-    """Seconds of training until the validation's Dice of any blood is `quality` for good."""
-    values = [entry["val_dice_any"] or 0.0 for entry in history]  # None: nothing to find.
-    kept = len(values)
-    while kept and values[kept - 1] >= quality:
-        kept -= 1
-    if kept == len(values):
-        return float("inf")
-    return float(sum(entry["train_seconds"] for entry in history[: kept + 1]))
+def run(
+    variant: Variant, args: argparse.Namespace, folds: Sequence[Path], fold: int, seed: int
+) -> Run:
+    """Trains a variant without a fold and evaluates it there, unless that was done before."""
+    folder = args.output / variant.name
+    if variant.recipe == KERAS:
+        workdir = folder / f"seed{seed}_fold{fold}_{args.steps or f'{args.seconds:g}s'}"
+        if not (workdir / "steps.json").is_file():
+            length = f"--steps={args.steps}" if args.steps else f"--seconds={args.seconds}"
+            size = f"--size={variant.overrides.get('size', '512')}"
+            options = [f"--data={folds[fold]}", size, f"--seed={seed}", length, str(workdir)]
+            module = "benchmarks.baselines.keras_original"
+            subprocess.run([sys.executable, "-m", module, *options], check=True)
+        steps = json.loads((workdir / "steps.json").read_text())
+        return Run(steps, [], confusion_of(workdir))
+    steps = args.steps or steps_in(args.seconds, variant, folds[0], folder)
+    workdir = folder / f"seed{seed}_fold{fold}_steps{steps}"
+    config = variant.config(folds[fold], seed, steps)
+    history = train_and_evaluate(config, workdir, variant.init_from, HELD_OUT)
+    return Run(steps, history, confusion_of(workdir))
 
 
 def main() -> None:
@@ -242,39 +230,15 @@ def main() -> None:
     chosen = args.only_folds or range(args.folds)
     results = []
     for variant in variants:
-        folder = args.output / variant.name
-        steps = args.steps or steps_in(args.seconds, variant, folds[0], folder)
         for seed in args.seeds:
-            cases: dict[str, np.ndarray] = {}
-            times: dict[str, list[float]] = {f"{quality:g}": [] for quality in QUALITIES}
-            for fold in chosen:
-                workdir = folder / f"seed{seed}_fold{fold}_steps{steps}"
-                config = variant.config(folds[fold], seed, steps)
-                history = train_and_evaluate(config, workdir, variant.init_from, HELD_OUT)
-                cases |= confusion_of(workdir)
-                for quality in QUALITIES:
-                    times[f"{quality:g}"].append(seconds_to(quality, history))
-            row = {"variant": variant.name, "seed": seed, "steps": steps, "cases": len(cases)}
-            results.append(row | dice_table(list(cases.values())) | {"seconds_to": times})
+            runs = [run(variant, args, folds, fold, seed) for fold in chosen]
+            cases = {case: matrix for one in runs for case, matrix in one.confusions.items()}
+            histories = [one.history for one in runs if one.history]
+            steps = [one.steps for one in runs]
+            results.append(row_of(variant.name, seed, steps, cases, histories))
             print_table(results)
     report = common.machine() | {"folds": list(chosen), "results": results}
     (args.output / "learning.json").write_text(json.dumps(report, indent=2))
-
-
-def print_table(results: Sequence[Mapping[str, Any]]) -> None:
-    """One line for each variant, seed and way of counting."""
-    columns = [*(CLASS_NAMES[label] for label in FOREGROUND), "mean", "any"]
-    print(f"| variant | seed | steps | n | Dice | {' | '.join(columns)} | s to .5 | s to .6 |")
-    print("|---" * (len(columns) + 7) + "|")
-    for row in results:
-        times = [np.mean(values) for values in row["seconds_to"].values()]
-        shown = " | ".join("never" if np.isinf(t) else f"{t:.0f}" for t in times)
-        for rule, seconds in (("pooled", shown), ("present", " | ")):
-            numbers = " | ".join(f"{row[rule][name]:.3f}" for name in columns)
-            print(
-                f"| {row['variant']} | {row['seed']} | {row['steps']} | {row['cases']} | {rule} | "
-                f"{numbers} | {seconds} |"
-            )
 
 
 if __name__ == "__main__":

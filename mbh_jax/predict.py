@@ -114,6 +114,8 @@ def predict_scans(
         "resolution": "tiles" if use_tiles else "resize",
         "min_lesion_ml": min_lesion_ml,
     }
+    if any(scan.flip_rows for scan in scans):
+        made_by["flip_rows"] = True
     results.check_names(scans)
     output.mkdir(parents=True, exist_ok=True)
     left = [
@@ -184,6 +186,10 @@ def _predict(chosen: argparse.Namespace) -> list[str]:
 
     xla.keep_compiled_programs()
     scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
+    if chosen.flip_rows:
+        if other := next((scan for scan in scans if not scan.is_picture), None):
+            raise UserError(f"{other.path}: --flip_rows is for pictures: leave it out")
+        scans = [scan._replace(flip_rows=True) for scan in scans]
     if chosen.shard:
         number_of_all = len(scans)
         scans = chosen.shard.of(scans)

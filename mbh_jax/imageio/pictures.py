@@ -21,6 +21,9 @@ MAX_TISSUE_GREY = 65
 
 It is 24 to 52 in slices of BHSD with grey as HU 0..255, and about 100 in a brain window."""
 
+_UPSIDE_DOWN = "LAS"
+"""Where columns and rows of such a picture point to, and what lies above it."""
+
 _FORMATS = ("PNG", "JPEG", "TIFF")
 _ORIENTATION, _BITS_PER_SAMPLE = 274, 258
 """Tags of EXIF and TIFF."""
@@ -31,8 +34,12 @@ def is_picture(path: Path) -> bool:
     return path.name.lower().endswith(SUFFIXES)
 
 
-def read_volume(path: Path) -> Volume:
+def read_volume(path: Path, *, flip_rows: bool = False) -> Volume:
     """Reads a picture as a volume of one slice, turned as the file says that it is to be shown.
+
+    Args:
+        path: the file.
+        flip_rows: whether the picture is upside down (anterior below); its mask is then, too.
 
     Raises:
         UserError: it cannot be read, or is no single grey picture of 8 bits.
@@ -62,9 +69,9 @@ def read_volume(path: Path) -> Volume:
             "to 55: this picture may show another window than 0 to 255 HU"
         )
     return Volume(
-        np.ascontiguousarray(grey, np.int16)[np.newaxis],
+        np.ascontiguousarray(grey[::-1] if flip_rows else grey, np.int16)[np.newaxis],
         png.UNKNOWN_AFFINE,
-        "".join(PROGRAM_AXCODES),
+        _UPSIDE_DOWN if flip_rows else "".join(PROGRAM_AXCODES),
         notes=tuple(notes),
         spacing_known=False,
     )

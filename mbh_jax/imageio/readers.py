@@ -43,12 +43,14 @@ class Scan(NamedTuple):
         path: the file; of a DICOM series the first slice.
         series: the DICOM series, or None.
         problem: why it cannot be read, where that is known already.
+        flip_rows: whether it is a picture that is upside down.
     """
 
     name: str
     path: Path
     series: dicom.Series | None = None
     problem: str = ""
+    flip_rows: bool = False
 
     @property
     def is_picture(self) -> bool:
@@ -66,7 +68,7 @@ class Scan(NamedTuple):
         if self.series is not None:
             return dicom.read_volume(self.series)
         if self.is_picture:
-            return pictures.read_volume(self.path)
+            return pictures.read_volume(self.path, flip_rows=self.flip_rows)
         return stored.to_volume(*READERS[suffix_of(self.path)](self.path), str(self.path))
 
 

@@ -45,6 +45,11 @@ def parse_arguments(arguments: Sequence[str] | None, description: str) -> argpar
         metavar="TEXT",
         help="of DICOM series, predict only those whose description holds TEXT",
     )
+    parser.add_argument(
+        "--flip_rows",
+        action="store_true",
+        help="pictures are upside down (anterior below), as those made from MBH-Seg25 are",
+    )
     parser.add_argument("--checkpoint", choices=["best", "last"], default="best")
     parser.add_argument(
         "--tta",

@@ -13,7 +13,7 @@ from mbh_jax.errors import UserError
 from mbh_jax.imageio import nifti, seg
 from mbh_jax.imageio.dicom import Series
 from mbh_jax.imageio.readers import Scan
-from mbh_jax.imageio.volume import Volume
+from mbh_jax.imageio.volume import Volume, turn_to_stored
 from mbh_jax.inference.predictor import Prediction
 from mbh_jax.inference.probabilities import write_probabilities
 from mbh_jax.labels import CLASS_NAMES, FOREGROUND
@@ -122,7 +122,11 @@ def write_results(
     else:
         write_probabilities(npz, prediction.probabilities, volume)
     if scan.is_picture:
-        shown = {OVERLAYS_DIR: tint(volume.hu[0], mask[0]), ".": colourise(mask[0])}
+        picture, its_mask = (
+            turn_to_stored(array, volume.affine, volume.stored_axcodes)[0][..., 0].T
+            for array in (volume.hu, mask)
+        )
+        shown = {OVERLAYS_DIR: tint(picture, its_mask), ".": colourise(its_mask)}
     else:
         shown = {".": scan_sheet(volume.hu, mask, name=scan.name, millilitres=prediction.ml)}
     for folder, rgb in shown.items():

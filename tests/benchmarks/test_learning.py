@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.learning import Variant, dice_table, print_table, seconds_to
+from benchmarks.learning import Variant
+from benchmarks.learning_tables import dice_table, print_table, row_of, seconds_to
 from mbh_jax.errors import UserError
 
 
@@ -21,6 +22,12 @@ def test_a_variant_is_a_recipe_with_overrides_of_equal_length() -> None:
 def test_a_variant_written_otherwise_is_one_line(text: str) -> None:
     with pytest.raises(UserError, match="name: recipe key=value"):
         Variant.parse(text)
+
+
+def test_keras_takes_a_size_alone() -> None:
+    assert Variant.parse("k: keras size=256").overrides == {"size": "256"}
+    with pytest.raises(UserError, match="nothing but size"):
+        Variant.parse("k: keras data.image_size=256")
 
 
 @pytest.mark.parametrize(
@@ -51,14 +58,10 @@ def test_a_quality_counts_from_when_it_is_kept(capsys: pytest.CaptureFixture[str
     assert seconds_to(0.5, history) == 30.0
     assert seconds_to(0.6, history) == 40.0
     assert seconds_to(0.8, history) == float("inf")
-    rules = dice_table([np.ones((6, 6), int)])
-    row = {
-        "variant": "a",
-        "seed": 0,
-        "steps": 9,
-        "cases": 1,
-        "seconds_to": {"0.5": [3], "0.6": [9]},
-    }
-    print_table([row | rules])
+    cases = {"one": np.ones((6, 6), int)}
+    print_table([row_of("a", seed, [9], cases, [history]) for seed in (0, 1)])
     lines = capsys.readouterr().out.splitlines()
     assert len({line.count("|") for line in lines}) == 1
+    assert "| a | 2 seeds | 9 | 1 | pooled |" in lines[-2]
+    assert "0.167 (0.167-0.167)" in lines[-2]
+    assert "| 30 | 40 |" in lines[2]

@@ -124,6 +124,31 @@ def test_a_folder_of_pictures(
     assert (overlay[labels > 0] != grey[labels > 0, None]).any(-1).mean() > 0.9
 
 
+def test_pictures_that_are_upside_down(
+    workdir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their masks are those of the upright ones, upside down."""
+    folder, output = tmp_path / "pictures", tmp_path / "out"
+    folder.mkdir()
+    upright = tmp_path / "upright.png"
+    Image.fromarray(_grey(0)).save(upright)
+    Image.fromarray(_grey(0)[::-1]).save(folder / "a.png")
+    assert run(workdir, folder, output, "--flip_rows", "--save_probabilities") == 0
+    found = mbh_jax.load(workdir, keep_probabilities=True).predict(upright)
+    labels = _labels(output / "a.png")
+    np.testing.assert_array_equal(labels[::-1], found.mask[0])
+    overlay = np.asarray(Image.open(output / "overlays" / "a.png"))
+    np.testing.assert_array_equal(overlay[labels == 0, 0], _grey(0)[::-1][labels == 0])
+    probabilities = np.load(output / "a.npz")["probabilities"]
+    assert (labels == probabilities[:, 0].argmax(0)).mean() > 0.99
+    assert run(workdir, folder, output) == 1
+    assert "made with other models or settings" in capsys.readouterr().err
+    scan = tmp_path / "scan.nii.gz"
+    scan.write_bytes(b"")
+    assert run(workdir, scan, output, "--flip_rows") == 1
+    assert "scan.nii.gz: --flip_rows is for pictures: leave it out" in capsys.readouterr().err
+
+
 def test_a_second_run_does_what_is_missing(
     workdir: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
