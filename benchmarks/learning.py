@@ -19,6 +19,11 @@ cases that have a class (present); then the seconds of training until the pooled
 first came to a value and stayed there, averaged over folds.
 """
 
+from mbh_jax.runtime import huge_pages
+
+if __name__ == "__main__":
+    huge_pages.use_huge_pages()  # As mbh_jax.main does, before the imports.
+
 import argparse
 import importlib
 import json
