@@ -38,8 +38,14 @@ def notes(source: Source, facts: Sequence[CaseFacts]) -> Iterator[str]:
             f"warning: all blood is {CLASS_NAMES[present[0]]}: masks that mark any blood with one "
             "value must not be taken for one class"
         )
-    if any(isinstance(fact.case.image, pictures.PngImage) for fact in facts):
+    images = [fact.case.image for fact in facts]
+    if of_pictures := [image for image in images if isinstance(image, pictures.PngImage)]:
         yield "PNG has no spacing: pixels count as 1 mm, so that volumes in mL mean nothing here"
+        if not of_pictures[0].flip_rows:
+            yield (
+                "PNG does not say what is above: the pictures are taken to show the face above; "
+                "where it is below, as in those made from MBH-Seg25, give --flip_rows"
+            )
 
 
 def table(cases: Mapping[str, Sequence[CaseFacts]]) -> str:

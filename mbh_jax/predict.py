@@ -186,6 +186,8 @@ def _predict(chosen: argparse.Namespace) -> list[str]:
 
     xla.keep_compiled_programs()
     scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
+    if any(scan.is_picture for scan in scans) and not chosen.flip_rows:
+        log.info("pictures are taken to show the face above; where it is below, give --flip_rows")
     if chosen.flip_rows:
         if other := next((scan for scan in scans if not scan.is_picture), None):
             raise UserError(f"{other.path}: --flip_rows is for pictures: leave it out")

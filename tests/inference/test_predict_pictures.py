@@ -142,7 +142,9 @@ def test_pictures_that_are_upside_down(
     probabilities = np.load(output / "a.npz")["probabilities"]
     assert (labels == probabilities[:, 0].argmax(0)).mean() > 0.99
     assert run(workdir, folder, output) == 1
-    assert "made with other models or settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "taken to show the face above" in said
+    assert "made with other models or settings" in said
     scan = tmp_path / "scan.nii.gz"
     scan.write_bytes(b"")
     assert run(workdir, scan, output, "--flip_rows") == 1
