@@ -204,7 +204,9 @@ def run(
             size = f"--size={variant.overrides.get('size', '512')}"
             options = [f"--data={folds[fold]}", size, f"--seed={seed}", length, str(workdir)]
             module = "benchmarks.baselines.keras_original"
-            subprocess.run([sys.executable, "-m", module, *options], check=True)
+            ended = subprocess.run([sys.executable, "-m", module, *options], check=False)
+            if ended.returncode:
+                raise UserError(f"{module} ended with exit code {ended.returncode}; see above")
         steps = json.loads((workdir / "steps.json").read_text())
         return Run(steps, [], confusion_of(workdir))
     steps = args.steps or steps_in(args.seconds, variant, folds[0], folder)

@@ -6,8 +6,9 @@
 Beside what the quickstart has: every kind of blood is drawn equally often, with a fifth of slices
 without blood; windows that pictures clamped to 0..255 HU fill too; a network that takes 2 x 2
 pixels as one, which makes a step faster; strong augmentation; AdamW; the average of the weights.
-benchmarks/RESULTS.md has what it reaches. With few scans add `--init_from=phantom`, and look at the
-validation curves: such networks soon know some 25 slices by heart, and then find less in others.
+benchmarks/RESULTS.md has what it reaches. With few scans start from `--init_from=phantom` and mix
+phantoms in (docs/training.md, "With weights from generated heads"): of some 25 real slices alone it
+soon knows some by heart, and then finds less in others.
 """
 
 from ml_collections import ConfigDict

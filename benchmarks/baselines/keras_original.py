@@ -28,6 +28,7 @@ from configs import flexunet
 from mbh_jax import files
 from mbh_jax.data import records
 from mbh_jax.data.index import SliceIndex
+from mbh_jax.errors import one_line_errors
 from mbh_jax.labels import CLASS_NAMES, NUM_CLASSES
 
 HELD_OUT = ("validation", "test")
@@ -131,4 +132,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with one_line_errors():
+        main()

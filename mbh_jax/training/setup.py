@@ -46,6 +46,14 @@ class Training(NamedTuple):
     predict_step: Callable
 
 
+def _init_compiler_options() -> dict[str, int] | None:
+    """Of the program that draws the initial weights, which runs once.
+
+    On a CPU, LLVM's full optimization of its random numbers takes ten times as long as level 1.
+    """
+    return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+
+
 def create_training(config: ConfigDict, parallel: Parallel, *, steps_per_epoch: int) -> Training:
     """Builds network, loss, optimizer and steps of a valid configuration.
 
@@ -82,7 +90,9 @@ def create_training(config: ConfigDict, parallel: Parallel, *, steps_per_epoch: 
         loss=loss,
         schedule=schedule,
         plateau=plateau,
-        init=jax.jit(init, out_shardings=parallel.replicated),
+        init=jax.jit(
+            init, out_shardings=parallel.replicated, compiler_options=_init_compiler_options()
+        ),
         template=jax.eval_shape(init),
         compile_train=compile_train,
         validation_step=compile_eval_step(steps.create_validation_step(network, loss), parallel),
