@@ -186,9 +186,9 @@ def _predict(chosen: argparse.Namespace) -> list[str]:
 
     xla.keep_compiled_programs()
     scans = find_scans(chosen.input, series=chosen.series, skip=chosen.output)
-    if any(scan.is_picture for scan in scans) and not chosen.flip_rows:
+    if not chosen.flip_rows and any(scan.is_picture for scan in scans):
         log.info("pictures are taken to show the face above; where it is below, give --flip_rows")
-    if chosen.flip_rows:
+    elif chosen.flip_rows:
         if other := next((scan for scan in scans if not scan.is_picture), None):
             raise UserError(f"{other.path}: --flip_rows is for pictures: leave it out")
         scans = [scan._replace(flip_rows=True) for scan in scans]

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from benchmarks.learning_tables import HELD_OUT
 from benchmarks.workload import Workload
 from configs import flexunet
 from mbh_jax import files
@@ -30,8 +31,6 @@ from mbh_jax.data import records
 from mbh_jax.data.index import SliceIndex
 from mbh_jax.errors import one_line_errors
 from mbh_jax.labels import CLASS_NAMES, NUM_CLASSES
-
-HELD_OUT = ("validation", "test")
 
 
 def slices(index: SliceIndex, split: str) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

@@ -49,7 +49,7 @@ class Training(NamedTuple):
 def _init_compiler_options() -> dict[str, int] | None:
     """Of the program that draws the initial weights, which runs once.
 
-    On a CPU, LLVM's full optimization of its random numbers takes ten times as long as level 1.
+    On a CPU, LLVM's full optimization of its random numbers takes several times as long as level 1.
     """
     return {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
 
